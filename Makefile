@@ -1,0 +1,44 @@
+# make demo, make test: each makes .venv if it is missing, installs what it needs, and runs.
+# PYTHON=python3.13 chooses the interpreter, VENV=.venv-313 the folder.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PYTHON VENV
+
+.PHONY: demo test test-all lint format bench clean help
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.installed  ## draw cats and dogs, train on them, show what was learned
+	@$(BIN)/jaxclf demo
+
+test: $(VENV)/.installed-test  ## the tests and the doctests
+	$(BIN)/python -m pytest
+
+test-all: $(VENV)/.installed-test  ## the slow ones too
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: $(VENV)/.installed-test  ## ruff (lint, format) and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-test  ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-bench  ## the benchmarks that need no peer
+	$(BIN)/python benchmarks/import_time.py
+	$(BIN)/python benchmarks/frozen_steps.py
+
+$(VENV)/.installed: pyproject.toml .ci/venv
+	@bash .ci/venv .
+	@touch $@
+
+$(VENV)/.installed-%: pyproject.toml .ci/venv
+	@bash .ci/venv ".[$*]"
+	@touch $@
+
+clean:  ## remove the environment and the caches
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

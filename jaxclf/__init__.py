@@ -1,0 +1,74 @@
+"""jaxclf: fine-tune an ImageNet-pretrained ResNet on your own photos, in JAX.
+
+Every name below is imported when it is first used, so `import jaxclf` costs next to nothing.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+#: Public name -> the module that defines it ("" for a module of jaxclf itself).
+_EXPORTS = {
+    "augment": "",
+    "groups": "",
+    "losses": "",
+    "metrics": "",
+    "schedules": "",
+    "trees": "",
+    "ArrayDataset": "jaxclf.data.sources",
+    "Batch": "jaxclf.data.loader",
+    "Classifier": "jaxclf.models",
+    "ImageFolder": "jaxclf.data.sources",
+    "Loader": "jaxclf.data.loader",
+    "Phase": "jaxclf.config",
+    "Predictions": "jaxclf.metrics",
+    "Preprocess": "jaxclf.config",
+    "Pretrained": "jaxclf.weights",
+    "PretrainedConfig": "jaxclf.config",
+    "Recipe": "jaxclf.config",
+    "Settings": "jaxclf.config",
+    "TrainState": "jaxclf.state",
+    "confusion_matrix": "jaxclf.analysis",
+    "convert_state_dict": "jaxclf.weights",
+    "create_classifier": "jaxclf.models",
+    "create_train_state": "jaxclf.state",
+    "discriminative_lrs": "jaxclf.groups",
+    "enable_compilation_cache": "jaxclf.compilation",
+    "epoch_order": "jaxclf.order",
+    "evaluate": "jaxclf.loop",
+    "fit": "jaxclf.loop",
+    "frozen_prefix": "jaxclf.trees",
+    "init_variables": "jaxclf.models",
+    "layer_groups": "jaxclf.groups",
+    "list_archs": "jaxclf.models",
+    "load_run": "jaxclf.runs",
+    "load_weights": "jaxclf.weights",
+    "make_augment": "jaxclf.augment",
+    "make_optimizer": "jaxclf.optim",
+    "make_predict_step": "jaxclf.steps",
+    "make_train_step": "jaxclf.steps",
+    "merge_variables": "jaxclf.weights",
+    "most_confused": "jaxclf.analysis",
+    "open_data": "jaxclf.data.splits",
+    "predict": "jaxclf.loop",
+    "restore_checkpoint": "jaxclf.checkpoint",
+    "run_recipe": "jaxclf.recipe",
+    "save_checkpoint": "jaxclf.checkpoint",
+    "split_dataset": "jaxclf.data.splits",
+    "to_state_dict": "jaxclf.weights",
+}
+__all__ = ["__version__", *sorted(_EXPORTS)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'jaxclf' has no attribute {name!r}")
+    module = _EXPORTS[name]
+    value = getattr(importlib.import_module(module), name) if module else importlib.import_module(f"jaxclf.{name}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

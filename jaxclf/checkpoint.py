@@ -1,0 +1,186 @@
+"""Checkpoints on disk, and the only module that talks to Orbax.
+
+A checkpoint is one folder that appears complete or not at all (Orbax writes beside it and renames). It holds two parts:
+`variables` (parameters and BatchNorm statistics, all that prediction needs) and `training` (step and optimizer state),
+and as metadata a manifest of every array's path, shape and dtype beside whatever the caller wants to find again.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxclf.state import TrainState
+from jaxclf.trees import Tree
+
+FORMAT_VERSION = 1
+
+
+def _flatten(tree: Any) -> dict[str, Any]:
+    """Any pytree as {"a/0/b": leaf}: names from dict keys, tuple positions and dataclass or namedtuple fields."""
+
+    def name(key: Any) -> str:
+        for attribute in ("key", "idx", "name"):
+            if hasattr(key, attribute):
+                return str(getattr(key, attribute))
+        return str(key)
+
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {"/".join(name(key) for key in path): leaf for path, leaf in leaves}
+
+
+def _unflatten_dict(leaves: Mapping[str, Any]) -> Tree:
+    """Nested dicts from {"a/b": leaf}."""
+    tree: Tree = {}
+    for path, leaf in leaves.items():
+        *parents, last = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = leaf
+    return tree
+
+
+def _manifest(leaves: Mapping[str, Any]) -> dict[str, list[Any]]:
+    return {path: [list(np.shape(leaf)), str(leaf.dtype)] for path, leaf in leaves.items()}
+
+
+def _parts(state: TrainState) -> dict[str, dict[str, Any]]:
+    return {
+        "variables": _flatten(state.variables),
+        "training": _flatten({"step": state.step, "opt_state": state.opt_state}),
+    }
+
+
+def save_checkpoint(path: str | os.PathLike[str], state: TrainState, metadata: Mapping[str, Any]) -> Path:
+    """Writes a checkpoint; it is there whole when this returns, and not at all if it fails.
+
+    Args:
+      path: the folder to make. It must not exist.
+      state: the training state.
+      metadata: JSON values to keep beside it: phase, epoch, seed, classes, preprocessing, ...
+
+    Returns:
+      The absolute path.
+
+    Raises:
+      ValueError: if `path` exists.
+    """
+    from orbax.checkpoint import v1 as ocp
+
+    folder = Path(path).absolute()
+    if folder.exists():
+        raise ValueError(f"checkpoint {folder} exists already; choose another path or remove it")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    parts = _parts(state)
+    manifest = {name: _manifest(leaves) for name, leaves in parts.items()}
+    record = {"format_version": FORMAT_VERSION, "manifest": manifest, "metadata": dict(metadata)}
+    ocp.save_checkpointables(str(folder), parts, custom_metadata=record)
+    return folder
+
+
+def _record(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
+    from orbax.checkpoint import v1 as ocp
+
+    folder = Path(path).absolute()
+    if not folder.is_dir():
+        raise ValueError(f"checkpoint {folder} does not exist")
+    if not ocp.is_orbax_checkpoint(str(folder)):
+        raise ValueError(f"{folder} is not a checkpoint, or was cut short while it was written")
+    record = ocp.checkpointables_metadata(str(folder)).custom_metadata
+    if not isinstance(record, dict) or "manifest" not in record:
+        raise ValueError(f"checkpoint {folder} was not written by jaxclf: it has no manifest")
+    if record.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"checkpoint {folder} has format version {record.get('format_version')}; this jaxclf reads {FORMAT_VERSION}"
+        )
+    return folder, record
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `save_checkpoint` was given as `metadata`, without reading the arrays.
+
+    Raises:
+      ValueError: if there is no complete checkpoint of jaxclf's at `path`.
+    """
+    return _record(path)[1]["metadata"]
+
+
+def _load(folder: Path, manifest: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The arrays that `manifest` names, on this process's first device."""
+    from orbax.checkpoint import v1 as ocp
+
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    abstract = {
+        part: {
+            leaf: jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype), sharding=sharding)
+            for leaf, (shape, dtype) in leaves.items()
+        }
+        for part, leaves in manifest.items()
+    }
+    try:
+        return ocp.load_checkpointables(str(folder), abstract)
+    except Exception as error:  # Orbax, TensorStore and the file system each have their own
+        raise ValueError(f"checkpoint {folder} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def load_variables(path: str | os.PathLike[str]) -> Tree:
+    """The `{"params", "batch_stats"}` of a checkpoint, on this process's first device.
+
+    Raises:
+      ValueError: if there is no complete checkpoint of jaxclf's at `path`.
+    """
+    folder, record = _record(path)
+    loaded = _load(folder, {"variables": record["manifest"]["variables"]})
+    return _unflatten_dict(loaded["variables"])
+
+
+def restore_checkpoint(path: str | os.PathLike[str], target: TrainState) -> TrainState:
+    """The state of a checkpoint, with exactly the structure, shapes and dtypes of `target`.
+
+    Args:
+      path: from `save_checkpoint`.
+      target: a state, or `jax.eval_shape` of one; only its structure is read.
+
+    Raises:
+      ValueError: listing what is missing, unexpected or of another shape or dtype. Nothing is cast or left out.
+    """
+    folder, record = _record(path)
+    wanted = {name: _manifest(leaves) for name, leaves in _parts(target).items()}
+    problems = [
+        problem for part in wanted for problem in _differences(part, wanted[part], record["manifest"].get(part, {}))
+    ]
+    if problems:
+        shown = "\n  ".join(problems[:10])
+        more = f"\n  .. and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise ValueError(f"checkpoint {folder} does not fit this model and optimizer:\n  {shown}{more}")
+    loaded = _load(folder, wanted)
+    structure = jax.tree.structure(target)
+    by_path = {f"{part}/{leaf}": value for part, leaves in loaded.items() for leaf, value in leaves.items()}
+    paths = {"step": "training/step", "opt_state": "training/opt_state"}
+
+    def find(leaf_path: str) -> Any:
+        first, _, rest = leaf_path.partition("/")
+        start = paths.get(first, f"variables/{first}")
+        return by_path[f"{start}/{rest}" if rest else start]
+
+    return jax.tree.unflatten(structure, [find(leaf_path) for leaf_path in _flatten(target)])
+
+
+def _differences(part: str, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    lines = [f"{part}/{path}: missing in the checkpoint" for path in wanted if path not in found]
+    lines += [f"{part}/{path}: in the checkpoint only" for path in found if path not in wanted]
+    lines += [
+        f"{part}/{path}: wanted {_describe(wanted[path])}, the checkpoint has {_describe(found[path])}"
+        for path in wanted
+        if path in found and list(wanted[path]) != list(found[path])
+    ]
+    return lines
+
+
+def _describe(entry: Any) -> str:
+    shape, dtype = entry
+    return f"{dtype}{list(shape)}"

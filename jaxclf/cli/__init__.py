@@ -1,0 +1,54 @@
+"""The command line: `jaxclf COMMAND ...`."""
+
+import sys
+from collections.abc import Sequence
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line and ends the process: 0 done, 1 the work failed, 2 wrong usage.
+
+    Args:
+      argv: arguments without the program's name; `None` takes the process's own.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    import tyro
+
+    from jaxclf.cli import commands
+    from jaxclf.compilation import enable_compilation_cache
+
+    # Usage errors leave from here, with exit code 2; the command itself runs below.
+    command = tyro.extras.subcommand_cli_from_dict(
+        commands.COMMANDS,
+        prog="jaxclf",
+        description="Fine-tune an ImageNet-pretrained ResNet on your own photos, in JAX. "
+        "Every command takes --debug, which shows the traceback of an error.",
+        args=arguments,
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff),
+    )
+    try:
+        enable_compilation_cache()
+        sys.exit(command())
+    except KeyboardInterrupt:
+        _fail("interrupted", EXIT_INTERRUPTED, debug)
+    except BrokenPipeError:  # the reader, say `head`, has seen enough
+        sys.stderr.close()
+        sys.exit(EXIT_FAILED)
+    except (ValueError, OSError) as error:
+        _fail(str(error), EXIT_FAILED, debug)
+    except Exception as error:
+        text = f"unexpected {type(error).__name__}: {error} (this is a bug in jaxclf; --debug shows where)"
+        _fail(text, EXIT_FAILED, debug)
+
+
+def _fail(message: str, code: int, debug: bool) -> None:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    sys.stderr.write(f"jaxclf: error: {message}\n" if code == EXIT_FAILED else f"jaxclf: {message}\n")
+    sys.exit(code)

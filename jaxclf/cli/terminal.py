@@ -1,0 +1,141 @@
+"""What a run looks like on a terminal: progress bars where there is one, plain lines where there is not."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from jaxclf.config import Phase, Recipe
+from jaxclf.loop import Progress as FitProgress
+from jaxclf.loop import Row
+from jaxclf.recipe import Observer
+from jaxclf.runs import CONTENTS
+from jaxclf.trees import MODULES
+
+
+class Terminal(Observer):
+    """Draws a run's progress with rich; prints one line an epoch where standard output is not a terminal."""
+
+    def __init__(self, console: Console | None = None):
+        self.console = console or Console(highlight=False, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        self.console.print(text, markup=False)
+
+    def _bar(self, *columns: TextColumn) -> Progress:
+        return Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            *columns,
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+
+    @contextlib.contextmanager
+    def task(self, description: str, total: int) -> Iterator[Callable[[int, int], None]]:
+        with self._bar() as bar:
+            task = bar.add_task(description, total=total)
+            yield lambda done, _: bar.update(task, completed=done)
+
+    @contextlib.contextmanager
+    def phase(self, phase: Phase, number: int, num_phases: int) -> Iterator[Callable[[FitProgress], None]]:
+        self.note(f"phase {number + 1} of {num_phases}: {describe_phase(phase)}")
+        with self._bar(TextColumn("{task.fields[figures]}")) as bar:
+            task = bar.add_task("compiling", total=None, figures="")
+            started = [0.0]
+
+            def on_step(progress: FitProgress) -> None:
+                if progress.step == 1:
+                    started[0] = time.perf_counter()  # the first step compiles: not part of the speed
+                elapsed = time.perf_counter() - started[0]
+                figures = ""
+                if progress.latest is not None and progress.step > 1:
+                    speed = (progress.step - 1) * progress.examples / elapsed
+                    rates = "/".join(f"{lr:.2g}" for lr in progress.latest["lrs"])
+                    figures = f"loss {progress.latest['loss']:.4f}  rate {rates}  {speed:.0f} images/s"
+                bar.update(
+                    task, description="training", total=progress.num_steps, completed=progress.step, figures=figures
+                )
+
+            yield on_step
+
+    def epoch(self, row: Row) -> None:
+        valid = (
+            f"  valid loss {row['valid_loss']:.4f}  accuracy {row['valid_accuracy']:.4f}" if "valid_loss" in row else ""
+        )
+        self.note(f"  epoch {row['epoch'] + 1:2d}  train loss {row['train_loss']:.4f}{valid}")
+
+    def show_plan(self, recipe: Recipe) -> None:
+        """Prints the phases of a recipe."""
+        table = Table(
+            "phase", "frozen", "rates", "epochs", "augmentation", title=f"{recipe.arch}, {recipe.image_size} px"
+        )
+        for phase in recipe.phases:
+            table.add_row(
+                phase.name,
+                describe_frozen(phase),
+                ", ".join(f"{lr:.3g}" for lr in phase.lrs),
+                describe_cycles(phase),
+                phase.augment,
+            )
+        self.console.print(table)
+
+    def show_summary(self, summary: dict[str, Any]) -> None:
+        """Prints what each phase brought and the run's figures."""
+        table = Table("phase", "seconds", "validation loss", "accuracy")
+        for step in summary["steps"]:
+            table.add_row(step["name"], f"{step['seconds']:.1f}", f"{step['loss']:.4f}", f"{step['accuracy']:.4f}")
+        self.console.print(table)
+        error = np.sqrt(summary["accuracy"] * (1 - summary["accuracy"]) / summary["num_valid"])
+        self.note(
+            f"accuracy {summary['accuracy']:.4f} (standard error {error:.4f}), loss {summary['loss']:.4f} on "
+            f"{summary['num_valid']} validation pictures, in {summary['seconds']:.0f} s"
+        )
+
+    def show_confusion(self, matrix: np.ndarray, classes: tuple[str, ...]) -> None:
+        """Prints a confusion matrix, rows = actual."""
+        table = Table("actual \\ predicted", *classes, title="confusion matrix")
+        for name, counts in zip(classes, matrix, strict=True):
+            table.add_row(name, *(str(count) for count in counts))
+        self.console.print(table)
+
+    def show_files(self, out: str | Path) -> None:
+        """Prints the paths of what a run wrote."""
+        for name in CONTENTS:
+            if (Path(out) / name).exists():
+                self.note(f"wrote {Path(out) / name}")
+
+
+def describe_frozen(phase: Phase) -> str:
+    """Which modules a phase freezes, in words."""
+    if not phase.frozen:
+        return "nothing"
+    if phase.frozen == MODULES[:-1]:
+        return "the whole body"
+    return f"{phase.frozen[0]} to {phase.frozen[-1]}" if len(phase.frozen) > 1 else phase.frozen[0]
+
+
+def describe_cycles(phase: Phase) -> str:
+    """A phase's epochs, as the sum of its cycles."""
+    lengths = [phase.cycle_epochs * phase.cycle_mult**cycle for cycle in range(phase.num_cycles)]
+    return str(lengths[0]) if len(lengths) == 1 else f"{' + '.join(map(str, lengths))} = {sum(lengths)}"
+
+
+def describe_phase(phase: Phase) -> str:
+    """A phase in a sentence."""
+    if len(set(phase.lrs)) == 1:
+        rates = f"rate {phase.lrs[0]:.3g} for all layers"
+    elif phase.frozen == MODULES[:-1]:
+        rates = f"rate {phase.lrs[-1]:.3g}"
+    else:
+        rates = f"rates {', '.join(f'{lr:.3g}' for lr in phase.lrs)} from the first layers to the head"
+    return f"{phase.name}: frozen {describe_frozen(phase)}, {rates}, epochs {describe_cycles(phase)}"

@@ -1,0 +1,37 @@
+"""JAX's persistent compilation cache: what was compiled once on this machine is not compiled again."""
+
+import os
+from pathlib import Path
+
+
+def default_cache_dir() -> Path:
+    """The user's own directory for compiled programs: `$XDG_CACHE_HOME/jaxclf/xla`, or under `~/.cache`."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "jaxclf" / "xla"
+
+
+def enable_compilation_cache(directory: str | os.PathLike[str] | None = None) -> Path | None:
+    """Points JAX at a persistent compilation cache, unless one is set already. The command line calls it; you may.
+
+    Args:
+      directory: where to keep compiled programs; `None` means `default_cache_dir()`.
+
+    Returns:
+      The directory in force, or None if the directory cannot be written (then nothing is cached).
+    """
+    import jax
+
+    existing = jax.config.jax_compilation_cache_dir  # also filled from JAX_COMPILATION_CACHE_DIR
+    if existing:
+        return Path(existing)
+    path = Path(directory) if directory is not None else default_cache_dir()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            return None
+    except OSError:
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(path))
+    # Small programs are worth keeping too: a run compiles dozens of them.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    return path

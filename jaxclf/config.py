@@ -1,0 +1,220 @@
+"""What a run is, as frozen dataclasses: the command line, the run's record and the checkpoint's sidecar are the same."""
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jaxclf.schedules import cycle_boundaries
+from jaxclf.trees import check_frozen
+
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+AugmentName = Literal["none", "side_on"]
+FORMAT_VERSION = 1
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a picture becomes the network's input. Travels with the weights into the run and its checkpoints.
+
+    Attributes:
+      image_size: side of the square input in pixels.
+      mean, std: per channel, for pixel values in [0, 1]: input = (pixel - mean) / std.
+      interpolation: Pillow's filter for the one resize, antialiased.
+      crop_fraction: evaluation resizes the shorter side to round(image_size / crop_fraction), then crops the centre.
+    """
+
+    image_size: int = 224
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    interpolation: Interpolation = "bilinear"
+    crop_fraction: float = 0.875
+
+    def __post_init__(self) -> None:
+        _require(self.image_size >= 8, f"image_size={self.image_size} must be at least 8 pixels")
+        _require(0.0 < self.crop_fraction <= 1.0, f"crop_fraction={self.crop_fraction} must lie in (0, 1]")
+        _require(all(s > 0 for s in self.std), f"std={self.std} must be positive in every channel")
+
+
+@dataclass(frozen=True)
+class PretrainedConfig:
+    """What travels with a set of weights. `preprocess` is how its pictures were prepared."""
+
+    arch: str
+    preprocess: Preprocess = Preprocess()
+    classes: tuple[str, ...] = ()
+    licence: str = "unknown"
+    origin: str = "unknown"
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One `fit`: what is frozen, how fast each layer group learns, and for how long.
+
+    Attributes:
+      name: what the run calls it.
+      lrs: one learning rate per layer group, earliest layers first (1, 2, 3 or 6 of them); frozen groups keep theirs
+        unused.
+      frozen: module names, a prefix of (stem, stage1, stage2, stage3, stage4, head).
+      num_cycles: cosine cycles with warm restarts.
+      cycle_epochs: epochs of the first cycle (fast.ai's cycle_len).
+      cycle_mult: each cycle is this many times as long as the one before.
+      augment: "side_on" for photos taken from the side, or "none".
+    """
+
+    name: str
+    lrs: tuple[float, ...]
+    frozen: tuple[str, ...] = ()
+    num_cycles: int = 1
+    cycle_epochs: int = 1
+    cycle_mult: int = 1
+    augment: AugmentName = "side_on"
+
+    def __post_init__(self) -> None:
+        check_frozen(self.frozen)
+        _require("head" not in self.frozen, f"phase {self.name!r} freezes the head too: nothing is left to train")
+        _require(len(self.lrs) in (1, 2, 3, 6), f"lrs={self.lrs} must hold 1, 2, 3 or 6 rates, one per layer group")
+        _require(
+            all(math.isfinite(lr) and lr >= 0 for lr in self.lrs), f"lrs={self.lrs} must be finite and not negative"
+        )
+        _require(self.augment in typing.get_args(AugmentName), f"augment={self.augment!r} must be 'none' or 'side_on'")
+        cycle_boundaries(self.cycle_epochs, self.num_cycles, self.cycle_mult)
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs of all cycles together: cycle_epochs * (1 + m + m^2 + ...)."""
+        return cycle_boundaries(self.cycle_epochs, self.num_cycles, self.cycle_mult)[-1]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every choice of a run but its phases. Each field is a flag of `jaxclf fit`.
+
+    Attributes:
+      arch: architecture, for example resnet18.
+      weights: "auto" for pretrained weights, "none" to start from scratch, or a path to a .safetensors file.
+      image_size: side of the square input, in pixels.
+      batch_size: pictures per step, over all devices.
+      seed: fixes initial weights, split, order and augmentation; the same seed gives the same figures.
+      valid_fraction: share held back for validation where the data has no split of its own.
+      head: "linear" (average pool, one dense layer) or "concat" (fastai's two-layer head).
+      dropout: rate before the linear head's dense layer.
+      precision: compute type: "auto" is bfloat16 on GPU and TPU, float32 on CPU. Parameters are always float32.
+      optimizer: "sgd" (Nesterov momentum) or "adamw".
+      momentum: of SGD, or AdamW's first-moment decay.
+      weight_decay: decoupled from the gradient for adamw, added to it for sgd; never on BatchNorm and biases.
+      clip_norm: global-norm clipping over the trainable parameters; none turns it off.
+      label_smoothing: share of the target spread evenly over all classes, in training only.
+    """
+
+    arch: str = "resnet34"
+    weights: str = "auto"
+    image_size: int = 224
+    batch_size: int = 64
+    seed: int = 0
+    valid_fraction: float = 0.2
+    head: Literal["linear", "concat"] = "linear"
+    dropout: float = 0.0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(self.image_size >= 8, f"image_size={self.image_size} must be at least 8 pixels")
+        _require(self.batch_size >= 1, f"batch_size={self.batch_size} must be at least 1")
+        _require(0 <= self.seed < 2**31, f"seed={self.seed} must be a whole number from 0 to 2^31 - 1")
+        _require(0 < self.valid_fraction < 1, f"valid_fraction={self.valid_fraction} must lie between 0 and 1")
+        _require(0 <= self.dropout < 1, f"dropout={self.dropout} must lie in [0, 1)")
+        _require(0 <= self.momentum < 1, f"momentum={self.momentum} must lie in [0, 1)")
+        _require(self.weight_decay >= 0, f"weight_decay={self.weight_decay} must not be negative")
+        _require(self.clip_norm is None or self.clip_norm > 0, f"clip_norm={self.clip_norm} must be positive, or none")
+        _require(0 <= self.label_smoothing < 1, f"label_smoothing={self.label_smoothing} must lie in [0, 1)")
+
+
+@dataclass(frozen=True)
+class Recipe(Settings):
+    """A whole run: the settings and the phases in their order. `to_json` and `from_json` carry it to disk and back.
+
+    >>> recipe = Recipe(arch="resnet18", phases=(Phase("head", lrs=(0.01,)),))
+    >>> from_json(Recipe, to_json(recipe)) == recipe
+    True
+    """
+
+    phases: tuple[Phase, ...] = ()
+
+
+def to_json(value: Any) -> str:
+    """A config dataclass as indented JSON."""
+    return json.dumps({"format_version": FORMAT_VERSION, **dataclasses.asdict(value)}, indent=1) + "\n"
+
+
+def from_json(cls: type, text: str) -> Any:
+    """The dataclass back from `to_json`'s text.
+
+    Raises:
+      ValueError: for text that is not JSON, a field unknown or of a wrong type, or a value out of range.
+    """
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not valid JSON: {error}") from error
+    _require(isinstance(data, dict), f"expected a JSON object, found {type(data).__name__}")
+    version = data.pop("format_version", FORMAT_VERSION)
+    _require(version == FORMAT_VERSION, f"format_version {version} is not known; this jaxclf reads {FORMAT_VERSION}")
+    return from_dict(cls, data)
+
+
+def from_dict(cls: type, data: dict[str, Any], where: str = "") -> Any:
+    """Builds the dataclass `cls` from plain JSON values, strictly: see `from_json`."""
+    hints = typing.get_type_hints(cls)
+    fields = {field.name for field in dataclasses.fields(cls)}
+    unknown = sorted(set(data) - fields)
+    _require(
+        not unknown, f"{where or cls.__name__}: unknown field {', '.join(unknown)}; known: {', '.join(sorted(fields))}"
+    )
+    values = {name: _convert(hints[name], value, f"{where}{name}") for name, value in data.items()}
+    try:
+        return cls(**values)
+    except TypeError as error:  # a required field is missing
+        raise ValueError(f"{where or cls.__name__}: {error}") from error
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """`value` as the type `hint`, or a ValueError that names the field."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    mismatch = ValueError(f"{where}={value!r} has the wrong type; expected {getattr(hint, '__name__', hint)}")
+    if origin is Literal:
+        _require(value in args, f"{where}={value!r} is not one of {', '.join(map(repr, args))}")
+        return value
+    if origin is types.UnionType:
+        if value is None and type(None) in args:
+            return None
+        return _convert(next(arg for arg in args if arg is not type(None)), value, where)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise mismatch
+        hints = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
+        if len(hints) != len(value):
+            raise mismatch
+        return tuple(_convert(h, v, f"{where}[{i}]") for i, (h, v) in enumerate(zip(hints, value, strict=True)))
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise mismatch
+        return from_dict(typing.cast(type, hint), value, f"{where}.")
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not hint:
+        raise mismatch
+    return value

@@ -1,0 +1,56 @@
+"""Shared by all tests: the compilation cache, small data, and a network small enough to compile in no time."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxclf.compilation import enable_compilation_cache
+
+# Keeps what was compiled between runs, in the user's own cache directory; an existing setting is respected.
+enable_compilation_cache()
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED = REPOSITORY.parent / "shared"
+
+
+@pytest.fixture
+def shared_dogscats() -> Path:
+    """Real photos, where this checkout has them."""
+    folder = SHARED / "data" / "dogscats"
+    if not folder.is_dir():
+        pytest.skip("needs the real photos in ../shared/data/dogscats, which a plain clone does not have")
+    return folder
+
+
+def write_class_folders(root: Path, counts: dict[str, int], *, size: int = 40, seed: int = 0) -> Path:
+    """Class folders of noisy pictures, each class with its own colour: learnable in a few steps."""
+    generator = np.random.default_rng(seed)
+    for number, (name, count) in enumerate(counts.items()):
+        folder = root / name
+        folder.mkdir(parents=True, exist_ok=True)
+        colour = np.array([(200, 60, 60), (60, 200, 60), (60, 60, 200)][number % 3])
+        for index in range(count):
+            noise = generator.normal(0, 40, (size, size + 8, 3))
+            picture = np.clip(colour + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(picture).save(folder / f"{index:03d}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """DATA with a train and a valid folder of two classes. Read only."""
+    root = tmp_path_factory.mktemp("photos")
+    write_class_folders(root / "train", {"red": 14, "green": 12})
+    write_class_folders(root / "valid", {"red": 5, "green": 6}, seed=1)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _no_surprises(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wide terminal, no colours: what a command prints does not depend on who runs the tests."""
+    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setenv("NO_COLOR", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")

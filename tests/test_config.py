@@ -1,0 +1,103 @@
+import dataclasses
+import json
+
+import pytest
+
+from jaxclf.config import Phase, Preprocess, Recipe, Settings, from_dict, from_json, to_json
+
+RECIPE = Recipe(
+    arch="resnet18",
+    clip_norm=1.0,
+    phases=(
+        Phase("head", lrs=(1e-4, 1e-3, 1e-2), frozen=("stem", "stage1"), augment="none"),
+        Phase("all", lrs=(1e-2,), num_cycles=3, cycle_mult=2),
+    ),
+)
+
+
+def test_round_trip():
+    assert from_json(Recipe, to_json(RECIPE)) == RECIPE
+    assert json.loads(to_json(RECIPE))["format_version"] == 1
+
+
+def test_whole_numbers_serve_as_floats():
+    assert from_dict(Phase, {"name": "a", "lrs": [1]}).lrs == (1.0,)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"arc": "resnet18"}, "unknown field arc"),
+        ({"batch_size": "64"}, "batch_size='64' has the wrong type"),
+        ({"batch_size": True}, "batch_size=True has the wrong type"),
+        ({"clip_norm": "no"}, "clip_norm='no' has the wrong type"),
+        ({"head": "conv"}, "head='conv' is not one of"),
+        ({"phases": [{"name": "a"}]}, "lrs"),
+        ({"phases": [{"name": "a", "lrs": [1, "x"]}]}, r"phases\[0\].lrs\[1\]='x'"),
+        ({"phases": {}}, "phases={} has the wrong type"),
+        ({"format_version": 99}, "format_version 99"),
+    ],
+)
+def test_bad_json_fields_are_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        from_json(Recipe, json.dumps({**json.loads(to_json(RECIPE)), **change}))
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{", "null"])
+def test_bad_json(text):
+    with pytest.raises(ValueError, match="JSON"):
+        from_json(Recipe, text)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image_size": 4},
+        {"batch_size": 0},
+        {"seed": -1},
+        {"valid_fraction": 1.0},
+        {"dropout": 1.0},
+        {"momentum": -0.1},
+        {"weight_decay": -1.0},
+        {"clip_norm": 0.0},
+        {"label_smoothing": 1.0},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_settings_out_of_range_name_the_field(change):
+    name, value = next(iter(change.items()))
+    with pytest.raises(ValueError, match=f"{name}={value}"):
+        Settings(**change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"frozen": ("stage1",)}, "not a prefix"),
+        ({"frozen": ("stem", "stage1", "stage2", "stage3", "stage4", "head")}, "nothing is left to train"),
+        ({"lrs": (1.0,) * 4}, "1, 2, 3 or 6"),
+        ({"lrs": (float("nan"),)}, "finite"),
+        ({"augment": "upside_down"}, "augment='upside_down'"),
+        ({"num_cycles": 0}, "num_cycles=0"),
+    ],
+)
+def test_phases_out_of_range(change, message):
+    with pytest.raises(ValueError, match=message):
+        Phase(**{"name": "a", "lrs": (0.1,), **change})
+
+
+def test_preprocess_checks():
+    with pytest.raises(ValueError, match="crop_fraction"):
+        Preprocess(crop_fraction=0.0)
+    with pytest.raises(ValueError, match="std"):
+        Preprocess(std=(0.0, 1.0, 1.0))
+
+
+def test_num_epochs_is_the_geometric_sum():
+    assert Phase("a", lrs=(0.1,), num_cycles=3, cycle_epochs=2, cycle_mult=2).num_epochs == 2 + 4 + 8
+
+
+def test_recipe_is_settings_plus_phases():
+    """The command line's flags are the settings; a field added to one of them must reach the other."""
+    settings = {field.name for field in dataclasses.fields(Settings)}
+    assert {field.name for field in dataclasses.fields(Recipe)} == settings | {"phases"}

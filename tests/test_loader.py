@@ -1,0 +1,122 @@
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxclf.data import loader as loader_module
+from jaxclf.data.cache import RamCache
+from jaxclf.data.loader import Loader
+from jaxclf.data.sources import ArrayDataset, Example, ImageFolder
+from jaxclf.order import epoch_order
+
+
+def numbered(count: int, size: int = 12) -> ArrayDataset:
+    """Pictures whose every pixel is their own number."""
+    images = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, size, size, 3))
+    return ArrayDataset(np.ascontiguousarray(images), np.arange(count) % 3, classes=("a", "b", "c"))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 50), st.integers(1, 20), st.integers(1, 4), st.booleans())
+def test_every_index_at_most_once_and_padding_marked(count, batch_size, threads, train):
+    loader = Loader(numbered(count), batch_size=batch_size, image_size=10, train=train, seed=5, num_threads=threads)
+    batches = list(loader.epoch(2))
+    assert len(batches) == len(loader)
+    assert all(len(batch.mask) == len(batch.inputs) == batch_size for batch in batches)
+    mask = np.concatenate([batch.mask for batch in batches])
+    index = np.concatenate([batch.index for batch in batches])
+    inputs = np.concatenate([batch.inputs for batch in batches])
+    labels = np.concatenate([batch.labels for batch in batches])
+    expected = epoch_order(5, 2, count) if train else np.arange(count)
+    if train and count >= batch_size:
+        expected = expected[: count // batch_size * batch_size]
+    np.testing.assert_array_equal(index[mask > 0], expected)
+    np.testing.assert_array_equal(inputs[mask > 0][:, 0, 0, 0], expected)
+    np.testing.assert_array_equal(labels[mask > 0], expected % 3)
+    assert (index[mask == 0] == -1).all() and (inputs[mask == 0] == 0).all()
+    assert loader.num_examples == len(expected)
+
+
+def test_start_batch_continues_the_same_epoch():
+    loader = Loader(numbered(40), batch_size=4, image_size=10, train=True)
+    whole = [batch.index for batch in loader.epoch(1)]
+    rest = [batch.index for batch in loader.epoch(1, start_batch=7)]
+    np.testing.assert_array_equal(whole[7:], rest)
+
+
+def test_pictures_are_decoded_once(photos, monkeypatch):
+    calls = []
+    for name in ("presized_pixels", "evaluation_pixels"):
+        original = getattr(loader_module, name)
+        monkeypatch.setattr(
+            loader_module, name, lambda image, preprocess, f=original: (calls.append(image), f(image, preprocess))[1]
+        )
+    source = ImageFolder(photos / "train")
+    loader = Loader(source, batch_size=8, image_size=16, train=True)
+    loader.fill_cache()
+    assert sorted(calls) == sorted(source.paths)
+    first, second = list(loader.epoch(0)), list(loader.epoch(1))
+    assert len(calls) == len(source)
+    assert not np.array_equal(first[0].inputs, second[0].inputs)
+    uncached = Loader(source, batch_size=8, image_size=16, train=True, cache=False)
+    np.testing.assert_array_equal(next(uncached.epoch(0)).inputs, first[0].inputs)
+    assert len(calls) > len(source)
+
+
+def test_a_data_set_too_large_for_memory_is_not_cached(monkeypatch):
+    monkeypatch.setattr("jaxclf.data.cache.physical_memory", lambda: 4 * 10 * 12 * 12 * 3 - 1)
+    assert not Loader(numbered(10), batch_size=4, image_size=12, train=False).cached
+    assert Loader(numbered(9), batch_size=4, image_size=12, train=False).cached
+
+
+def test_fill_reports_progress_and_names_the_first_bad_picture(tmp_path, photos):
+    loader = Loader(ImageFolder(photos / "train"), batch_size=8, image_size=16, train=True)
+    seen = []
+    loader.fill_cache(lambda done, total: seen.append((done, total)))
+    assert seen == [(i + 1, 26) for i in range(26)]
+
+    def transform(image):
+        if image[0, 0, 0] in (3, 7):
+            raise ValueError(f"image number {image[0, 0, 0]}")
+        return image
+
+    with pytest.raises(ValueError, match="image number 3"):
+        RamCache(numbered(9), transform, 12).fill(num_threads=4)
+
+
+def test_a_bad_picture_ends_an_uncached_epoch_with_its_name(photos, tmp_path):
+    source = ImageFolder(photos / "train")
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"nothing")
+    source.paths = (*source.paths[:9], bad, *source.paths[10:])
+    loader = Loader(source, batch_size=8, image_size=16, train=False, cache=False)
+    with pytest.raises(ValueError, match=r"bad\.jpg"):
+        list(loader)
+
+
+def test_closing_an_epoch_ends_its_threads():
+    class Slow(ArrayDataset):
+        def __getitem__(self, index: int) -> Example:
+            time.sleep(0.005)
+            return super().__getitem__(index)
+
+    source = numbered(200)
+    source.__class__ = Slow
+    before = set(threading.enumerate())
+    epoch = Loader(source, batch_size=2, image_size=12, train=True, num_threads=4).epoch(0)
+    next(epoch)
+    epoch.close()
+    deadline = time.monotonic() + 20
+    while set(threading.enumerate()) - before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not set(threading.enumerate()) - before
+
+
+def test_empty_sets_and_batches_are_refused():
+    with pytest.raises(ValueError, match="empty"):
+        Loader(ArrayDataset(np.zeros((0, 4, 4, 3), np.uint8), []), batch_size=1, image_size=8, train=True)
+    with pytest.raises(ValueError, match="batch_size=0"):
+        Loader(numbered(3), batch_size=0, image_size=8, train=True)
