@@ -154,9 +154,7 @@ def restore_checkpoint(path: str | os.PathLike[str], target: TrainState) -> Trai
         problem for part in wanted for problem in _differences(part, wanted[part], record["manifest"].get(part, {}))
     ]
     if problems:
-        shown = "\n  ".join(problems[:10])
-        more = f"\n  .. and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise ValueError(f"checkpoint {folder} does not fit this model and optimizer:\n  {shown}{more}")
+        raise ValueError(f"checkpoint {folder} does not fit this model and optimizer:\n  " + "\n  ".join(problems))
     loaded = _load(folder, wanted)
     structure = jax.tree.structure(target)
     by_path = {f"{part}/{leaf}": value for part, leaves in loaded.items() for leaf, value in leaves.items()}
@@ -170,15 +168,19 @@ def restore_checkpoint(path: str | os.PathLike[str], target: TrainState) -> Trai
     return jax.tree.unflatten(structure, [find(leaf_path) for leaf_path in _flatten(target)])
 
 
-def _differences(part: str, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    lines = [f"{part}/{path}: missing in the checkpoint" for path in wanted if path not in found]
-    lines += [f"{part}/{path}: in the checkpoint only" for path in found if path not in wanted]
-    lines += [
-        f"{part}/{path}: wanted {_describe(wanted[path])}, the checkpoint has {_describe(found[path])}"
-        for path in wanted
-        if path in found and list(wanted[path]) != list(found[path])
-    ]
-    return lines
+def _differences(part: str, wanted: Mapping[str, Any], found: Mapping[str, Any], most: int = 4) -> list[str]:
+    """What two manifests disagree on, the first `most` lines of each kind."""
+    kinds = (
+        [f"{part}/{path}: missing in the checkpoint" for path in wanted if path not in found],
+        [f"{part}/{path}: in the checkpoint only" for path in found if path not in wanted],
+        [
+            f"{part}/{path}: wanted {_describe(wanted[path])}, the checkpoint has {_describe(found[path])}"
+            for path in wanted
+            if path in found and list(wanted[path]) != list(found[path])
+        ],
+    )
+    more = [[f".. and {len(lines) - most} more of these"] if len(lines) > most else [] for lines in kinds]
+    return [line for lines, rest in zip(kinds, more, strict=True) for line in (*lines[:most], *rest)]
 
 
 def _describe(entry: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a run is, as frozen dataclasses: the command line, the run's record and the checkpoint's sidecar are the same."""
+"""What a run is, as frozen dataclasses: command line, the run's record and checkpoint sidecar are the same."""
 
 import dataclasses
 import json

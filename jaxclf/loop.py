@@ -111,7 +111,7 @@ def phase_schedule(phase: Phase, steps_per_epoch: int) -> tuple[Callable[[Any], 
 
 
 def phase_key(seed: int, phase_number: int) -> jax.Array:
-    """The key all random draws of a phase come from: `fold_in(key(seed), phase_number)`; the step is folded in later."""
+    """The key of all random draws of a phase, `fold_in(key(seed), phase_number)`; each step folds itself in."""
     return jax.random.fold_in(jax.random.key(seed), phase_number)
 
 

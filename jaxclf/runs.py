@@ -156,7 +156,7 @@ class Run:
         return next(self.predict_pixels([self.pixels(picture)], batch_size=1))
 
     def predict_pixels(self, pictures: Iterable[np.ndarray], *, batch_size: int | None = None) -> Iterator[Prediction]:
-        """Predicts a stream of `pixels`, a batch at a time; every batch has the same shape, so one compile serves all."""
+        """Predicts a stream of `pixels`, batch by batch; all batches have one shape, so one compile serves all."""
         batch_size = batch_size or self.recipe.batch_size
         buffer: list[np.ndarray] = []
         for picture in pictures:

@@ -54,3 +54,15 @@ def _no_surprises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "140")
     monkeypatch.setenv("NO_COLOR", "1")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """A classifier with three classes and its variables, small enough to compile in no time."""
+    import jax
+
+    from jaxclf.models import ResNetConfig, create_classifier, init_variables
+
+    config = ResNetConfig("tiny", "basic", (1, 1, 1, 1), stem_width=8, stage_widths=(8, 8, 16, 16))
+    model = create_classifier(config, 3)
+    return model, init_variables(model, jax.random.key(0), image_size=32)

@@ -1,4 +1,4 @@
-"""From a file to uint8 RGB pixels: every Pillow mode, EXIF orientation, one resize. The only module that opens images."""
+"""From a file to uint8 RGB pixels: every Pillow mode, EXIF orientation, one resize. Only here images are opened."""
 
 import os
 from pathlib import Path
@@ -85,7 +85,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def resize_shorter_side(image: Image.Image, side: int, interpolation: str) -> Image.Image:
-    """Scales so that the shorter side is `side` pixels; the longer one is floor(side * longer / shorter), as torch does.
+    """Scales the shorter side to `side` pixels and the longer one to floor(side * longer / shorter), as torch does.
 
     Antialiased: Pillow widens the filter when it shrinks.
     """
@@ -98,7 +98,7 @@ def resize_shorter_side(image: Image.Image, side: int, interpolation: str) -> Im
 
 def crop_center(image: Image.Image, side: int) -> Image.Image:
     """The middle `side` x `side` pixels, rounded as torchvision's CenterCrop rounds."""
-    left, top = (int(round((length - side) / 2.0)) for length in image.size)
+    left, top = (round((length - side) / 2.0) for length in image.size)
     return image.crop((left, top, left + side, top + side))
 
 
