@@ -101,7 +101,8 @@ class Settings:
 
     Attributes:
       arch: architecture, for example resnet18.
-      weights: "auto" for pretrained weights, "none" to start from scratch, or a path to a .safetensors file.
+      weights: "auto" (the best known ImageNet weights, from the hub), "tiny-imagenet" (bundled, for resnet10t), a file
+        (.safetensors or .pth), a hub id such as timm/resnet34.a1_in1k, or "none" to start from scratch.
       image_size: side of the square input, in pixels.
       batch_size: pictures per step, over all devices.
       seed: fixes initial weights, split, order and augmentation; the same seed gives the same figures.

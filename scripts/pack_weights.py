@@ -57,4 +57,6 @@ if __name__ == "__main__":
     args = parser.parse_args()
     config = pack(args.source, args.destination, args.origin, args.licence)
     megabytes = args.destination.stat().st_size / 1e6
-    print(f"{args.destination}: {config.arch}, {len(config.classes)} classes, {megabytes:.1f} MB, sha256 {config.sha256}")
+    print(
+        f"{args.destination}: {config.arch}, {len(config.classes)} classes, {megabytes:.1f} MB, sha256 {config.sha256}"
+    )

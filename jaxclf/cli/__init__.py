@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 EXIT_FAILED = 1
+EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 
@@ -18,13 +19,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = [argument for argument in arguments if argument != "--debug"]
     import tyro
 
-    from jaxclf.cli import commands
+    from jaxclf.cli import commands, weights
+    from jaxclf.cli.arguments import UsageError
     from jaxclf.compilation import enable_compilation_cache
 
+    table, prog = commands.COMMANDS, "jaxclf"
+    if arguments[:1] == ["weights"]:  # a command with commands of its own
+        table, prog, arguments = weights.COMMANDS, "jaxclf weights", arguments[1:]
     # Usage errors leave from here, with exit code 2; the command itself runs below.
     command = tyro.extras.subcommand_cli_from_dict(
-        commands.COMMANDS,
-        prog="jaxclf",
+        table,
+        prog=prog,
         description="Fine-tune an ImageNet-pretrained ResNet on your own photos, in JAX. "
         "Every command takes --debug, which shows the traceback of an error.",
         args=arguments,
@@ -38,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader, say `head`, has seen enough
         sys.stderr.close()
         sys.exit(EXIT_FAILED)
+    except UsageError as error:
+        _fail(str(error), EXIT_USAGE, debug)
     except (ValueError, OSError) as error:
         _fail(str(error), EXIT_FAILED, debug)
     except Exception as error:
@@ -50,5 +57,5 @@ def _fail(message: str, code: int, debug: bool) -> None:
         import traceback
 
         traceback.print_exc()
-    sys.stderr.write(f"jaxclf: error: {message}\n" if code == EXIT_FAILED else f"jaxclf: {message}\n")
+    sys.stderr.write(f"jaxclf: error: {message}\n" if code != EXIT_INTERRUPTED else f"jaxclf: {message}\n")
     sys.exit(code)

@@ -10,19 +10,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from jaxclf.cli.arguments import DataArgument, RunArgument, UsageError, Work, positional
 from jaxclf.config import Recipe, Settings
-
-#: What a command hands to `main`: a function that does the work and returns the exit code.
-Work = Callable[[], int]
-
-
-def _positional(name: str) -> Any:
-    return tyro.conf.arg(metavar=name)
-
-
-DataArgument = Annotated[str, tyro.conf.Positional, _positional("DATA")]
-RunArgument = Annotated[str, tyro.conf.Positional, _positional("RUN")]
-
 
 def fit(
     data: DataArgument,
@@ -81,15 +70,20 @@ def _fit(
 
 def _recipe(name: str, settings: Settings, lr: float | None, epochs: int | None) -> Recipe:
     from jaxclf.config import from_json
+    from jaxclf.models import get_config
     from jaxclf.recipe import RECIPES
 
     if name in RECIPES:
-        return RECIPES[name](settings, lr=lr, epochs=epochs)
+        try:
+            get_config(settings.arch)
+            return RECIPES[name](settings, lr=lr, epochs=epochs)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
     path = Path(name)
     if not path.is_file():
-        raise ValueError(f"recipe={name!r} is neither a file nor one of {', '.join(RECIPES)}")
+        raise UsageError(f"recipe={name!r} is neither a file nor one of {', '.join(RECIPES)}")
     if lr is not None or epochs is not None or settings != Settings():
-        raise ValueError(f"recipe {path} brings its own settings and phases; edit the file instead of giving flags")
+        raise UsageError(f"recipe {path} brings its own settings and phases; edit the file instead of giving flags")
     try:
         return from_json(Recipe, path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -132,7 +126,7 @@ def _evaluate(run: str, data: str, split: str, format: str) -> int:
 
 def predict(
     run: RunArgument,
-    images: Annotated[tuple[str, ...], tyro.conf.Positional, _positional("IMAGES")],
+    images: Annotated[tuple[str, ...], tyro.conf.Positional, positional("IMAGES")],
     /,
     top: int = 1,
     format: Literal["table", "json", "csv"] = "table",
@@ -154,9 +148,9 @@ def _predict(run_folder: str, images: tuple[str, ...], top: int, format: str) ->
     from jaxclf.runs import load_run
 
     if not images:
-        raise ValueError("no images were given; name files or folders after RUN")
+        raise UsageError("no images were given; name files or folders after RUN")
     if top < 1:
-        raise ValueError(f"top={top} must be at least 1")
+        raise UsageError(f"top={top} must be at least 1")
     paths = _picture_paths(images)
     run = load_run(run_folder)
     failed: list[str] = []
@@ -247,9 +241,18 @@ def _demo(out: str, seed: int) -> int:
     return run_demo(Path(out), seed)
 
 
+def weights() -> Work:
+    """Weights by name and in files: list, show, convert, export. See `jaxclf weights --help`.
+
+    Example: jaxclf weights list
+    """
+    raise UsageError("weights needs one of list, show, convert, export; see `jaxclf weights --help`")
+
+
 COMMANDS: dict[str, Callable[..., Work]] = {
     "fit": fit,
     "evaluate": evaluate,
     "predict": predict,
+    "weights": weights,
     "demo": demo,
 }

@@ -1,0 +1,73 @@
+"""Classification heads: from the pooled activation to logits.
+
+A head reads `pooled`, float32 [b, 2c]: the maximum pool first, then the average pool. Both kinds get the same input,
+so features cached at `pooled` serve either. Heads compute in float32 whatever the body does: they cost next to
+nothing, and logits in bfloat16 would lose the digits that the loss needs.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxclf.models.norm import BatchNorm
+
+HEADS = ("linear", "concat")
+"""Kinds of head that `create_classifier` knows."""
+
+_lecun_normal = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+
+HeadKind = Literal["linear", "concat"]
+
+
+def average_half(pooled: jax.Array) -> jax.Array:
+    """The average pool [b, c] out of the pooled activation [b, 2c]."""
+    return pooled[:, pooled.shape[-1] // 2 :]
+
+
+class LinearHead(nn.Module):
+    """Average pool -> dropout -> Dense; what torchvision and timm call `fc`.
+
+    Attributes:
+        num_classes: logits per image.
+        dropout: share of the features dropped in training, in [0, 1).
+    """
+
+    num_classes: int
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, pooled: jax.Array, *, train: bool, mask: jax.Array | None = None) -> jax.Array:
+        """Logits, float32 [b, num_classes], of pooled [b, 2c]. `mask` is not used: nothing here mixes examples."""
+        x = average_half(pooled).astype(jnp.float32)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return nn.Dense(self.num_classes, kernel_init=_lecun_normal, name="fc")(x)
+
+
+class ConcatHead(nn.Module):
+    """fastai's head: [maximum, average] pool -> BN -> dropout -> Dense -> ReLU -> BN -> dropout -> Dense.
+
+    Attributes:
+        num_classes: logits per image.
+        hidden: width of the inner layer.
+        dropouts: share dropped in training before the first and before the second Dense.
+
+    References:
+        Howard & Gugger, fastai: a layered API for deep learning, 2020, arXiv:2002.04688.
+    """
+
+    num_classes: int
+    hidden: int = 512
+    dropouts: tuple[float, float] = (0.25, 0.5)
+
+    @nn.compact
+    def __call__(self, pooled: jax.Array, *, train: bool, mask: jax.Array | None = None) -> jax.Array:
+        """Logits, float32 [b, num_classes], of pooled [b, 2c]; `mask` [b] leaves padded rows out of the statistics."""
+        x = pooled.astype(jnp.float32)
+        x = BatchNorm(name="bn1")(x, use_running_average=not train, mask=mask)
+        x = nn.Dropout(self.dropouts[0], deterministic=not train)(x)
+        x = nn.relu(nn.Dense(self.hidden, kernel_init=_lecun_normal, name="fc1")(x))  # [b, hidden]
+        x = BatchNorm(name="bn2")(x, use_running_average=not train, mask=mask)
+        x = nn.Dropout(self.dropouts[1], deterministic=not train)(x)
+        return nn.Dense(self.num_classes, kernel_init=_lecun_normal, name="fc2")(x)

@@ -1,0 +1,268 @@
+"""State dicts of torchvision and timm to variables and back, bit for bit; strict about every entry.
+
+One table per configuration, `_entries`, says for each entry its torch name, torch shape, our path and the axes that
+lead from one layout to the other. Both directions and every check read it.
+
+The linear head is torchvision's and timm's `fc`. The concat head has no counterpart there; its entries are named
+`head.bn1.*`, `head.fc1.*`, `head.bn2.*` and `head.fc2.*`, with Linear weights [out, in] as torch has them, and these
+names stay.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxclf.models import MODULES, ConcatHead, ResNetConfig, Variables, get_config, list_archs
+from jaxclf.models.resnet import block_plan, squeeze_width
+
+_Path = tuple[str, ...]
+_Shape = tuple[int, ...]
+
+_TORCH_HEADS = {"fc.weight": "linear", "fc.bias": "linear", "head.fc2.weight": "concat", "head.fc2.bias": "concat"}
+_OUR_HEADS = {"params/head/fc/kernel": "linear", "params/head/fc2/kernel": "concat"}
+
+
+class _Entry(NamedTuple):
+    name: str  # in the state dict
+    shape: _Shape  # torch's
+    path: _Path  # ours, collection first; empty: torch's update counter, which jaxclf does not keep
+    axes: tuple[int, ...] | None = None  # np.transpose(torch, axes) gives ours; None: the same layout
+
+    def to_ours(self, array: np.ndarray) -> np.ndarray:
+        return np.array(array if self.axes is None else np.transpose(array, self.axes), order="C")
+
+    def to_torch(self, array: np.ndarray) -> np.ndarray:
+        return np.array(array if self.axes is None else np.transpose(array, np.argsort(self.axes)), order="C")
+
+    @property
+    def our_shape(self) -> _Shape:
+        return self.shape if self.axes is None else tuple(self.shape[i] for i in self.axes)
+
+
+def convert_state_dict(
+    state_dict: Mapping[str, Any], arch: str | ResNetConfig, *, allow_headless: bool = False
+) -> Variables:
+    """Variables from a state dict with torchvision's or timm's names and layouts.
+
+    The number of classes is read from the last layer's weight; `num_batches_tracked` may be there and is not kept.
+    Every value keeps its dtype and its bits.
+
+    Args:
+        state_dict: entry name -> array in torch's layout (convolutions [out, in, h, w], Linear [out, in]).
+        arch: a name from `list_archs()`, or a `ResNetConfig`.
+        allow_headless: accept a state dict without `fc`; the variables then have no head.
+
+    Returns:
+        `{"params": .., "batch_stats": ..}` of NumPy arrays that share no memory with the state dict.
+
+    Raises:
+        ValueError: for missing or unexpected entries or other shapes, listing both sides and the architectures that
+            would fit.
+    """
+    config = get_config(arch)
+    arrays = {name: np.asarray(array) for name, array in state_dict.items()}
+    found = {name: array.shape for name, array in arrays.items()}
+    kind, num_classes = _head_of(found, _TORCH_HEADS)
+    wanted = kind if allow_headless else kind or "linear"
+    entries = [entry for entry in _entries(config, wanted, num_classes) if entry.path or entry.name in found]
+    problem = _difference({entry.name: entry.shape for entry in entries}, found)
+    if problem:
+        raise ValueError(f"state_dict does not fit arch={config.arch!r}: {problem}. {_advice(config, found)}")
+    return _unflatten((entry.path, entry.to_ours(arrays[entry.name])) for entry in entries if entry.path)
+
+
+def to_state_dict(variables: Variables, arch: str | ResNetConfig) -> dict[str, np.ndarray]:
+    """A state dict with torchvision's or timm's names, layouts and order; the inverse of `convert_state_dict`.
+
+    Every value keeps its dtype and its bits; `num_batches_tracked`, which jaxclf does not keep, is int64 0. The
+    linear head becomes `fc`, the concat head `head.*` (see the module's docstring); without a head there is neither.
+
+    Args:
+        variables: `{"params": .., "batch_stats": ..}`.
+        arch: a name from `list_archs()`, or a `ResNetConfig`.
+
+    Raises:
+        ValueError: if the variables are not those of the architecture, listing both sides.
+    """
+    config = get_config(arch)
+    arrays = {"/".join(path): np.asarray(leaf) for path, leaf in _flatten(variables).items()}
+    found = {path: array.shape for path, array in arrays.items()}
+    entries = list(_entries(config, *_head_of(found, _OUR_HEADS)))
+    problem = _difference({"/".join(entry.path): entry.our_shape for entry in entries if entry.path}, found)
+    if problem:
+        raise ValueError(f"variables do not fit arch={config.arch!r}: {problem}")
+    return {
+        entry.name: entry.to_torch(arrays["/".join(entry.path)]) if entry.path else np.zeros((), np.int64)
+        for entry in entries
+    }
+
+
+def merge_variables(initial: Variables, pretrained: Variables, *, keep: Collection[str] = ("head",)) -> Variables:
+    """Pretrained variables, except for the modules in `keep`, which stay as they were initialised.
+
+    Args:
+        initial: variables of the model that will be used; they set the tree, the shapes and the dtypes (float16
+            weights become float32 where the model has float32).
+        pretrained: variables of the same body; what they hold in `keep` is ignored and may be absent.
+        keep: names out of `MODULES`. For a one-channel body keep `stem` as well.
+
+    Returns:
+        New variables with the tree of `initial`, as JAX arrays.
+
+    Raises:
+        ValueError: for an unknown name in keep; for missing or unexpected entries, other shapes or another kind of
+            dtype outside keep, listing both sides.
+    """
+    keep = (keep,) if isinstance(keep, str) else tuple(keep)
+    unknown = [name for name in keep if name not in MODULES]
+    if unknown:
+        raise ValueError(f"keep: unknown module {unknown[0]!r}; expected names out of {MODULES}")
+    ours, theirs = _flatten(initial), _flatten(pretrained)
+    taken = {path: leaf for path, leaf in theirs.items() if _module(path) not in keep}
+    replaced = {path: leaf for path, leaf in ours.items() if _module(path) not in keep}
+    sides = ({"/".join(path): _kind_and_shape(leaf) for path, leaf in side.items()} for side in (replaced, taken))
+    problem = _difference(*sides)
+    if problem:
+        raise ValueError(f"pretrained variables do not fit the initial ones: {problem} (kept as initialised: {keep})")
+    return _unflatten(
+        (path, jnp.array(taken[path], dtype=leaf.dtype) if path in taken else leaf) for path, leaf in ours.items()
+    )
+
+
+def fitting_archs(state_dict: Mapping[str, Any]) -> tuple[str, ...]:
+    """The architectures whose entries and shapes a state dict has, with a head or without."""
+    found = {name: np.shape(array) for name, array in state_dict.items()}
+    return tuple(arch for arch in list_archs() if _fits(get_config(arch), found))
+
+
+def _fits(config: ResNetConfig, found: Mapping[str, _Shape]) -> bool:
+    """Whether the entries found are those of the configuration, with whatever head they have."""
+    entries = _entries(config, *_head_of(found, _TORCH_HEADS))
+    return _difference({e.name: e.shape for e in entries if e.path or e.name in found}, found) is None
+
+
+def _advice(config: ResNetConfig, found: Mapping[str, _Shape]) -> str:
+    """What to do about a state dict that does not fit `config`: which architecture it is, if any."""
+    if _fits(config, found):  # all but the head
+        return "Only the head is missing: pass allow_headless=True to take the body alone."
+    fitting = [arch for arch in list_archs() if _fits(get_config(arch), found)]
+    return f"It would fit {' and '.join(fitting)}." if fitting else "It fits no architecture that jaxclf knows."
+
+
+# The table: torch's names and layouts beside ours.
+
+
+def _entries(config: ResNetConfig, head: str | None, num_classes: int) -> Iterator[_Entry]:
+    """Every entry of the state dict of a configuration, in the checkpoint's own order."""
+    plain = config.stem == "plain"
+    names = ("conv1", "bn1") if plain else ("conv1.0", "conv1.1", "conv1.3", "conv1.4", "conv1.6", "bn1")
+    channels = config.in_channels
+    for i, width in enumerate(config.stem_widths, start=1):
+        yield _conv(names[2 * i - 2], ("body", "stem", f"conv{i}"), (width, channels, 7 if plain else 3))
+        yield from _batch_norm(names[2 * i - 1], ("body", "stem", f"bn{i}"), width)
+        channels = width
+    for stage, num_blocks in enumerate(config.stage_sizes):
+        for block in range(num_blocks):
+            yield from _block(config, stage, block, channels)
+            channels = config.out_width(stage)
+    if head == "linear":
+        yield from _dense("fc", ("head", "fc"), channels, num_classes)
+    if head == "concat":
+        yield from _batch_norm("head.bn1", ("head", "bn1"), 2 * channels)
+        yield from _dense("head.fc1", ("head", "fc1"), 2 * channels, ConcatHead.hidden)
+        yield from _batch_norm("head.bn2", ("head", "bn2"), ConcatHead.hidden)
+        yield from _dense("head.fc2", ("head", "fc2"), ConcatHead.hidden, num_classes)
+
+
+def _block(config: ResNetConfig, stage: int, block: int, channels: int) -> Iterator[_Entry]:
+    name, path = f"layer{stage + 1}.{block}", ("body", f"stage{stage + 1}", f"block{block}")
+    inner, out, stride = config.inner_width(stage), config.out_width(stage), config.stride(stage, block)
+    before = channels
+    for i, (width, kernel, _, groups) in enumerate(block_plan(config.block, inner, out, stride, config.groups), 1):
+        yield _conv(f"{name}.conv{i}", (*path, f"conv{i}"), (width, before // groups, kernel))
+        yield from _batch_norm(f"{name}.bn{i}", (*path, f"bn{i}"), width)
+        before = width
+    if config.squeeze_excitation:
+        narrow = squeeze_width(out)
+        for layer, shape in (("fc1", (narrow, out, 1)), ("fc2", (out, narrow, 1))):
+            yield _conv(f"{name}.se.{layer}", (*path, "se", layer), shape)
+            yield _Entry(f"{name}.se.{layer}.bias", shape[:1], ("params", *path, "se", layer, "bias"))
+    if config.has_shortcut(stage, block):
+        first = 1 if config.downsample == "avg" else 0  # timm's downsample.0 is the pool, or nothing in its place
+        yield _conv(f"{name}.downsample.{first}", (*path, "shortcut", "conv"), (out, channels, 1))
+        yield from _batch_norm(f"{name}.downsample.{first + 1}", (*path, "shortcut", "bn"), out)
+
+
+def _conv(name: str, path: _Path, shape: tuple[int, int, int]) -> _Entry:
+    out, inputs, kernel = shape
+    return _Entry(f"{name}.weight", (out, inputs, kernel, kernel), ("params", *path, "kernel"), (2, 3, 1, 0))
+
+
+def _dense(name: str, path: _Path, inputs: int, out: int) -> Iterator[_Entry]:
+    yield _Entry(f"{name}.weight", (out, inputs), ("params", *path, "kernel"), (1, 0))
+    yield _Entry(f"{name}.bias", (out,), ("params", *path, "bias"))
+
+
+def _batch_norm(name: str, path: _Path, width: int) -> Iterator[_Entry]:
+    yield _Entry(f"{name}.weight", (width,), ("params", *path, "scale"))
+    yield _Entry(f"{name}.bias", (width,), ("params", *path, "bias"))
+    yield _Entry(f"{name}.running_mean", (width,), ("batch_stats", *path, "mean"))
+    yield _Entry(f"{name}.running_var", (width,), ("batch_stats", *path, "var"))
+    yield _Entry(f"{name}.num_batches_tracked", (), ())
+
+
+# Heads, differences, trees by path.
+
+
+def _head_of(shapes: Mapping[str, _Shape], marks: Mapping[str, str]) -> tuple[str | None, int]:
+    """Kind of the head, and its number of classes read from the first marked entry that is there."""
+    for name, kind in marks.items():
+        if name in shapes:
+            return kind, (shapes[name] or (0,))[-1 if "/" in name else 0]
+    return None, 0
+
+
+def _difference(expected: Mapping[str, object], found: Mapping[str, object]) -> str | None:
+    """What is missing, unexpected or of another shape, with counts and the first few; None if nothing is."""
+    missing = [name for name in expected if name not in found]
+    unexpected = [name for name in found if name not in expected]
+    other = [
+        f"{name}: {found[name]} instead of {value}"
+        for name, value in expected.items()
+        if name in found and found[name] != value
+    ]
+    sides = (("missing", missing), ("unexpected", unexpected), ("of another shape", other))
+    parts = [
+        f"{len(names)} {what} ({', '.join(names[:4])}{', ..' * (len(names) > 4)})" for what, names in sides if names
+    ]
+    return "; ".join(parts) or None
+
+
+def _flatten(tree: Mapping[str, Any], path: _Path = ()) -> dict[_Path, Any]:
+    flat: dict[_Path, Any] = {}
+    for name, node in tree.items():
+        flat |= _flatten(node, (*path, name)) if isinstance(node, Mapping) else {(*path, name): node}
+    return flat
+
+
+def _unflatten(items: Iterable[tuple[_Path, Any]]) -> Variables:
+    tree: Variables = {"params": {}, "batch_stats": {}}
+    for path, leaf in items:
+        node = tree
+        for name in path[:-1]:
+            node = node.setdefault(name, {})
+        node[path[-1]] = leaf
+    return tree
+
+
+def _module(path: _Path) -> str:
+    """Which of `MODULES` a path (collection, body or head, ...) belongs to."""
+    return path[2] if path[1:2] == ("body",) and len(path) > 2 else path[-1 if len(path) < 2 else 1]
+
+
+def _kind_and_shape(leaf: Any) -> str:
+    kinds = {"float": jnp.floating, "int": jnp.integer}
+    kind = next((name for name, kind in kinds.items() if jnp.issubdtype(leaf.dtype, kind)), str(leaf.dtype))
+    return f"{kind}{list(leaf.shape)}"

@@ -1,0 +1,189 @@
+"""BatchNorm against an independent NumPy formula: masks, unbiased running variance, corner cases, frozen statistics."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxclf.models import BatchNorm
+from jaxclf.models.norm import masked_moments
+
+Stats = dict[str, Any]
+
+
+def make_variables(channels: int, seed: int = 0) -> Stats:
+    rng = np.random.default_rng(seed)
+    return {
+        "params": {
+            "scale": rng.uniform(0.5, 1.5, channels).astype(np.float32),
+            "bias": rng.normal(size=channels).astype(np.float32),
+        },
+        "batch_stats": {
+            "mean": rng.normal(size=channels).astype(np.float32),
+            "var": rng.uniform(0.5, 2.0, channels).astype(np.float32),
+        },
+    }
+
+
+def train(variables: Stats, x: Any, mask: Any = None, **options: Any) -> tuple[np.ndarray, Stats]:
+    y, updates = BatchNorm(**options).apply(
+        variables, jnp.asarray(x), use_running_average=False, mask=mask, mutable=["batch_stats"]
+    )
+    return np.asarray(y), jax.tree.map(np.asarray, updates["batch_stats"])
+
+
+def numpy_batch_norm(variables: Stats, x: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, Stats]:
+    """torch's BatchNorm over the valid rows, in float64."""
+    params, stats = variables["params"], variables["batch_stats"]
+    valid = x[mask.astype(bool)].astype(np.float64).reshape(-1, x.shape[-1])
+    mean, biased, unbiased = valid.mean(0), valid.var(0), valid.var(0, ddof=1)
+    y = (x - mean) / np.sqrt(biased + 1e-5) * params["scale"] + params["bias"]
+    return y, {"mean": 0.9 * stats["mean"] + 0.1 * mean, "var": 0.9 * stats["var"] + 0.1 * unbiased}
+
+
+def assert_stats_close(actual: Stats, expected: Stats, rtol: float = 1e-5) -> None:
+    for name in ("mean", "var"):
+        np.testing.assert_allclose(actual[name], expected[name], rtol=rtol, atol=1e-6, err_msg=name)
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    batch=st.integers(1, 3),
+    side=st.sampled_from([None, 3]),
+    mean=st.sampled_from([0.0, 300.0]),
+    seed=st.integers(0, 99),
+)
+def test_training_follows_the_formula(batch: int, side: int | None, mean: float, seed: int) -> None:
+    # A mean far above the deviation is where E[x^2] - E[x]^2 has no digits left; ddof=1 shows at these small counts.
+    rng = np.random.default_rng(seed)
+    shape = (3, 4) if side is None else (2, side, side + 1, 4)
+    x = rng.normal(mean, 1.0, shape).astype(np.float32)
+    variables = make_variables(4, seed)
+    y, stats = train(variables, x)
+    expected, expected_stats = numpy_batch_norm(variables, x, np.ones(len(x)))
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=2e-4)
+    assert_stats_close(stats, expected_stats)
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.int32, np.float32])
+@pytest.mark.parametrize("shape", [(5, 4), (5, 3, 2, 4)])
+def test_a_masked_batch_gives_the_statistics_of_its_valid_part(shape: tuple[int, ...], dtype: Any) -> None:
+    x = np.random.default_rng(1).normal(2.0, 3.0, shape).astype(np.float32)
+    mask = np.array([1, 0, 1, 1, 0])
+    x[mask == 0] = 1e6  # anything may stand in padding
+    variables = make_variables(4)
+    y, stats = train(variables, x, mask.astype(dtype))
+    y_valid, stats_valid = train(variables, x[mask == 1])
+    np.testing.assert_allclose(y[mask == 1], y_valid, rtol=1e-5, atol=1e-5)
+    assert_stats_close(stats, stats_valid)
+    expected, expected_stats = numpy_batch_norm(variables, x, mask)
+    np.testing.assert_allclose(y[mask == 1], expected[mask == 1], rtol=1e-4, atol=1e-4)
+    assert_stats_close(stats, expected_stats)
+
+
+def test_not_even_nan_in_padding_reaches_statistics_or_gradients() -> None:
+    x = np.random.default_rng(2).normal(size=(3, 2, 2, 4)).astype(np.float32)
+    x[1] = np.nan
+    mask = jnp.array([1, 0, 1])
+    variables = make_variables(4)
+    _, stats = train(variables, x, mask)
+    assert all(np.isfinite(leaf).all() for leaf in stats.values())
+
+    def loss(x: jax.Array) -> jax.Array:
+        mean, variance, _ = masked_moments(x, mask)
+        return jnp.sum(mean + variance)
+
+    assert np.isfinite(jax.grad(loss)(jnp.asarray(x))).all()
+
+
+def test_padding_leaves_the_gradients_alone() -> None:
+    rng = np.random.default_rng(8)
+    x, weight = rng.normal(size=(2, 5, 3, 3, 4)).astype(np.float32)
+    x[3:] = 50.0
+    variables = make_variables(4)
+
+    def loss(params: Any, x: Any, mask: Any) -> jax.Array:
+        options: Any = {"use_running_average": False, "mask": mask, "mutable": ["batch_stats"]}
+        y, _ = BatchNorm().apply({"params": params, "batch_stats": variables["batch_stats"]}, x, **options)
+        return jnp.sum((y * weight[: len(x)])[:3])
+
+    gradients = jax.grad(loss, argnums=(0, 1))
+    params, at_x = gradients(variables["params"], x[:3], None)
+    masked_params, masked_at_x = gradients(variables["params"], x, jnp.array([1, 1, 1, 0, 0]))
+    np.testing.assert_allclose(masked_at_x[:3], at_x, rtol=1e-3, atol=1e-5)
+    np.testing.assert_array_equal(masked_at_x[3:], 0.0)
+    for name in params:
+        np.testing.assert_allclose(masked_params[name], params[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_an_empty_batch_changes_nothing_and_is_finite() -> None:
+    x = np.random.default_rng(3).normal(size=(3, 2, 2, 4)).astype(np.float32)
+    variables = make_variables(4)
+    y, stats = train(variables, x, jnp.zeros(3))
+    for name, leaf in stats.items():
+        np.testing.assert_array_equal(leaf, variables["batch_stats"][name])
+    # Normalised with the running statistics, so that a deep network of such layers stays finite as well.
+    np.testing.assert_array_equal(y, BatchNorm().apply(variables, jnp.asarray(x), use_running_average=True))
+
+
+def test_a_single_value_moves_the_mean_and_leaves_the_variance() -> None:
+    x = np.random.default_rng(4).normal(size=(2, 4)).astype(np.float32)
+    variables = make_variables(4)
+    y, stats = train(variables, x, jnp.array([1, 0]))
+    np.testing.assert_allclose(y[0], variables["params"]["bias"], rtol=1e-6)
+    np.testing.assert_array_equal(stats["var"], variables["batch_stats"]["var"])
+    np.testing.assert_allclose(stats["mean"], 0.9 * variables["batch_stats"]["mean"] + 0.1 * x[0], rtol=1e-6)
+
+
+def test_running_statistics_normalise_and_stay() -> None:
+    x = np.random.default_rng(5).normal(size=(3, 2, 2, 4)).astype(np.float32)
+    variables = make_variables(4)
+    params, stats = variables["params"], variables["batch_stats"]
+    y, updates = BatchNorm().apply(variables, jnp.asarray(x), use_running_average=True, mutable=["batch_stats"])
+    expected = (x - stats["mean"]) / np.sqrt(stats["var"] + 1e-5) * params["scale"] + params["bias"]
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+    for name in ("mean", "var"):
+        np.testing.assert_array_equal(updates["batch_stats"][name], stats[name])
+
+
+def test_bfloat16_in_and_out_but_float32_statistics() -> None:
+    # 2,048 values near 100: summed in bfloat16 (8 bits of mantissa) the mean would be off by whole units.
+    x = jnp.asarray(np.random.default_rng(6).normal(100.0, 1.0, (2, 32, 32, 4)), jnp.bfloat16)
+    variables = make_variables(4)
+    y, stats = train(variables, x, dtype=jnp.bfloat16)
+    assert y.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in stats.values()} == {np.dtype(np.float32)}
+    _, expected = numpy_batch_norm(variables, np.asarray(x, np.float32), np.ones(2))
+    assert_stats_close(stats, expected)
+
+
+def test_initial_values_and_dtypes() -> None:
+    variables = BatchNorm(dtype=jnp.bfloat16).init(jax.random.key(0), jnp.full((2, 3), 7.0), use_running_average=False)
+    expected = {"params": {"scale": 1.0, "bias": 0.0}, "batch_stats": {"mean": 0.0, "var": 1.0}}
+    for collection, leaves in expected.items():
+        assert set(variables[collection]) == set(leaves)
+        for name, value in leaves.items():
+            np.testing.assert_array_equal(variables[collection][name], np.full(3, value, np.float32), strict=True)
+
+
+def test_jit_equals_eager() -> None:
+    x = jnp.asarray(np.random.default_rng(7).normal(size=(4, 3, 3, 4)), jnp.float32)
+    variables, mask = make_variables(4), jnp.array([1, 1, 0, 1])
+    eager_y, eager_stats = train(variables, x, mask)
+
+    @jax.jit
+    def step(variables: Stats, x: jax.Array, mask: jax.Array) -> Any:
+        return BatchNorm().apply(variables, x, use_running_average=False, mask=mask, mutable=["batch_stats"])
+
+    y, updates = step(variables, x, mask)
+    np.testing.assert_allclose(y, eager_y, rtol=1e-5, atol=1e-6)
+    assert_stats_close(jax.tree.map(np.asarray, updates["batch_stats"]), eager_stats)
+
+
+def test_a_mask_of_another_length_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"mask: expected shape \(3,\).*got \(2,\)"):
+        train(make_variables(4), np.zeros((3, 4), np.float32), jnp.ones(2))
