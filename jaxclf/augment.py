@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
 #: (key, uint8 [b, h, w, c]) -> float32 [b, size, size, c] in [0, 1].
-Augment = Callable[[jax.Array, jax.Array], jax.Array]
+Augment = Callable[[jax.Array, jax.typing.ArrayLike], jax.Array]
 
 MAX_ROTATION_DEGREES = 10.0
 MAX_ZOOM = 1.1
@@ -19,9 +19,9 @@ MAX_LIGHTING = 0.05
 PROBABILITY = 0.75
 
 
-def to_float(images: jax.Array) -> jax.Array:
+def to_float(images: jax.typing.ArrayLike) -> jax.Array:
     """uint8 0..255 -> float32 in [0, 1]."""
-    return images.astype(jnp.float32) / 255.0
+    return jnp.asarray(images).astype(jnp.float32) / 255.0
 
 
 def normalize(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
@@ -29,8 +29,9 @@ def normalize(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]
     return (images - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
 
 
-def center_crop(images: jax.Array, size: int) -> jax.Array:
+def center_crop(images: jax.typing.ArrayLike, size: int) -> jax.Array:
     """The middle `size` x `size` pixels: [b, h, w, c] -> [b, size, size, c]."""
+    images = jnp.asarray(images)
     top, left = ((side - size) // 2 for side in images.shape[1:3])
     if min(top, left) < 0:
         raise ValueError(f"cannot crop {size} pixels out of images of {images.shape[1]} x {images.shape[2]}")
@@ -109,7 +110,7 @@ def make_augment(name: str, image_size: int) -> Augment:
         return lambda key, images: to_float(center_crop(images, image_size))
     if name == "side_on":
 
-        def side_on(key: jax.Array, images: jax.Array) -> jax.Array:
+        def side_on(key: jax.Array, images: jax.typing.ArrayLike) -> jax.Array:
             geometry_key, lighting_key = jax.random.split(key)
             return random_lighting(lighting_key, random_affine(geometry_key, to_float(images), image_size))
 

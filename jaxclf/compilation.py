@@ -21,7 +21,7 @@ def enable_compilation_cache(directory: str | os.PathLike[str] | None = None) ->
     """
     import jax
 
-    existing = jax.config.jax_compilation_cache_dir  # also filled from JAX_COMPILATION_CACHE_DIR
+    existing = getattr(jax.config, "jax_compilation_cache_dir", None)  # also filled from JAX_COMPILATION_CACHE_DIR
     if existing:
         return Path(existing)
     path = Path(directory) if directory is not None else default_cache_dir()

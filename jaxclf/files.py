@@ -48,5 +48,5 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> Path:
     objects = [name for name, value in converted.items() if value.dtype == object]
     if objects:
         raise ValueError(f"cannot write {path}: {', '.join(objects)} hold Python objects")
-    np.savez_compressed(buffer, **converted)
+    np.savez_compressed(buffer, **converted)  # type: ignore[arg-type]  # its stub mixes up allow_pickle
     return write_atomic(path, buffer.getvalue())

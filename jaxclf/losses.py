@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 
 
-def softmax_cross_entropy(logits: jax.Array, labels: jax.Array, *, label_smoothing: float = 0.0) -> jax.Array:
+def softmax_cross_entropy(
+    logits: jax.typing.ArrayLike, labels: jax.typing.ArrayLike, *, label_smoothing: float = 0.0
+) -> jax.Array:
     """-log softmax(logits)[label] per example, in float32, with optional label smoothing.
 
     With smoothing s the target is (1 - s) for the label plus s / c spread evenly over all c classes.
@@ -32,7 +34,7 @@ def softmax_cross_entropy(logits: jax.Array, labels: jax.Array, *, label_smoothi
     return -((1.0 - label_smoothing) * picked + label_smoothing * log_probs.mean(-1))
 
 
-def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
+def masked_mean(values: jax.Array, mask: jax.typing.ArrayLike) -> jax.Array:
     """Mean of `values` [b] over the entries whose `mask` [b] is not 0; 0 where none is."""
-    mask = mask.astype(jnp.float32)
-    return (values * mask).sum() / jnp.maximum(mask.sum(), 1.0)
+    weights = jnp.asarray(mask, jnp.float32)
+    return (values * weights).sum() / jnp.maximum(weights.sum(), 1.0)

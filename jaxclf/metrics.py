@@ -16,7 +16,7 @@ class Predictions(NamedTuple):
 
     logits: np.ndarray
     labels: np.ndarray
-    index: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]  # the field hides tuple.index, which nobody needs here
 
 
 def log_probabilities(logits: np.ndarray) -> np.ndarray:

@@ -78,7 +78,7 @@ def two_phase(settings: Settings, *, lr: float | None = None, epochs: int | None
         raise ValueError(f"lr={rate} must be positive")
     if epochs is not None and epochs < 1:
         raise ValueError(f"epochs={epochs} must be at least 1")
-    cycles: dict[str, int] = (
+    cycles: dict[str, Any] = (
         {"cycle_epochs": epochs} if epochs else {"num_cycles": 4 if scratch else 2, "cycle_mult": 2}
     )
     if scratch:

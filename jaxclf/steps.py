@@ -20,7 +20,7 @@ from jaxclf.trees import Tree, check_frozen, combine, partition
 Metrics = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
 #: (variables, uint8 [b, h, w, 3]) -> float32 logits [b, c].
-PredictStep = Callable[[Any, jax.Array], jax.Array]
+PredictStep = Callable[[Any, jax.typing.ArrayLike], jax.Array]
 
 
 def make_train_step(
@@ -92,8 +92,10 @@ def make_predict_step(model: Classifier, *, preprocess: Preprocess) -> PredictSt
     """A jitted `(variables, uint8 [b, s, s, 3]) -> float32 logits [b, c]` in evaluation mode."""
 
     @jax.jit
-    def predict_step(variables: Any, images: jax.Array) -> jax.Array:
+    def predict_step(variables: Any, images: jax.typing.ArrayLike) -> jax.Array:
         inputs = normalize(to_float(images), preprocess.mean, preprocess.std)
-        return model.apply(variables, inputs)
+        logits = model.apply(variables, inputs)
+        assert isinstance(logits, jax.Array)  # nothing is mutable, so there is nothing beside the logits
+        return logits
 
     return predict_step

@@ -47,8 +47,10 @@ for number, phase in enumerate(phases):
     result = jaxclf.fit(model, variables, phase, train, valid, phase_number=number, first_epoch=number)
     variables = result.state.variables
     for row in result.epochs:
-        print(f"{phase.name:10s} epoch {row['epoch'] + 1}: loss {row['valid_loss']:.4f}, accuracy {row['valid_accuracy']:.3f}")
+        loss, accuracy = row["valid_loss"], row["valid_accuracy"]
+        print(f"{phase.name:10s} epoch {row['epoch'] + 1}: loss {loss:.4f}, accuracy {accuracy:.3f}")
 
 matrix = jaxclf.confusion_matrix(result.predictions)
 for name, counts in zip(data.valid.classes, matrix, strict=True):
-    print(f"{name:>12s} was taken for " + ", ".join(f"{c}: {n}" for c, n in zip(data.valid.classes, counts, strict=True)))
+    taken_for = ", ".join(f"{other}: {count}" for other, count in zip(data.valid.classes, counts, strict=True))
+    print(f"{name:>12s} was taken for {taken_for}")

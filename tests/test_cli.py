@@ -139,7 +139,9 @@ def test_overwrite_replaces_a_run_but_only_once_the_new_one_can_start(photos, da
     (out / "notes.txt").write_text("mine")
     before = snapshot(out)
     fails(capsys, "fit", damaged / "cut", "--out", out, "--overwrite", *FAST, mentions=["003.png"])
-    fails(capsys, "fit", photos, "--out", out, "--overwrite", *FAST, "--weights", "no.safetensors", mentions=["no.safe"])
+    fails(
+        capsys, "fit", photos, "--out", out, "--overwrite", *FAST, "--weights", "no.safetensors", mentions=["no.safe"]
+    )
     assert snapshot(out) == before
     assert run("fit", photos, "--out", out, "--overwrite", *FAST, "--seed", "3") == 0
     assert json.loads((out / "recipe.json").read_text())["seed"] == 3
@@ -224,9 +226,30 @@ def test_recipe_from_a_file(trained, photos, tmp_path, capsys):
     recipe = trained / "recipe.json"
     assert run("fit", photos, "--out", tmp_path / "run", "--recipe", recipe) == 0
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == (trained / "metrics.jsonl").read_text()
-    fails(capsys, "fit", photos, "--out", tmp_path / "b", "--recipe", recipe, "--seed", "2", mentions=["own settings"], code=2)
+    fails(
+        capsys,
+        "fit",
+        photos,
+        "--out",
+        tmp_path / "b",
+        "--recipe",
+        recipe,
+        "--seed",
+        "2",
+        mentions=["own settings"],
+        code=2,
+    )
     (tmp_path / "bad.json").write_text('{"arch": 1}')
-    fails(capsys, "fit", photos, "--out", tmp_path / "b", "--recipe", tmp_path / "bad.json", mentions=["bad.json", "arch=1"])
+    fails(
+        capsys,
+        "fit",
+        photos,
+        "--out",
+        tmp_path / "b",
+        "--recipe",
+        tmp_path / "bad.json",
+        mentions=["bad.json", "arch=1"],
+    )
 
 
 @pytest.mark.parametrize("command", ["fit", "evaluate", "predict", "demo"])

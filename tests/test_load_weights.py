@@ -1,5 +1,6 @@
 """`load_weights`: which source is meant, strict and float32 variables, and what travels with them."""
 
+import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -278,6 +279,13 @@ def test_a_folder_of_the_same_name_is_not(tmp_path: Path, monkeypatch: pytest.Mo
     assert load_weights("tiny-imagenet", ARCH).config.arch == ARCH
 
 
+def test_a_file_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state_dict: dict[str, np.ndarray]):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_file(state_dict, tmp_path / "w.safetensors")
+    assert load_weights("~/w.safetensors", ARCH).config.origin.startswith("w.safetensors;")
+    assert load_weights(Path("~/w.safetensors"), ARCH).config.origin.startswith("w.safetensors;")
+
+
 def test_a_file_without_suffix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state_dict: dict[str, np.ndarray]):
     monkeypatch.chdir(tmp_path)
     save_file(state_dict, "mine")
@@ -323,6 +331,13 @@ def test_unknown_rows_of_the_table(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("jaxclf.weights.table._ROWS", known_weights("resnet34"))
     with pytest.raises(ValueError, match=r"arch='resnet18'.*--weights none.*resnet34"):
         best_weights("resnet18")
+
+
+def test_the_best_weights_are_not_just_the_last(monkeypatch: pytest.MonkeyPatch):
+    best, *_ = known_weights("resnet34")
+    others = tuple(dataclasses.replace(best, hub_id=f"some/{top1}", top1=top1) for top1 in (70.0, 75.0))
+    monkeypatch.setattr("jaxclf.weights.table._ROWS", (others[0], best, others[1]))
+    assert best_weights("resnet34") == best
 
 
 def test_bundled_names():

@@ -38,7 +38,9 @@ def test_it_learns_and_records(tiny):
         *tiny, PHASE, train, valid, log_every=4, on_log=seen.append, on_epoch=lambda row, state: seen.append(row),
         on_step=progress.append,
     )  # fmt: skip
-    assert seen == sorted(result.steps + result.epochs, key=lambda row: (row["epoch"], row["kind"] == "epoch", row["step"]))
+    assert seen == sorted(
+        result.steps + result.epochs, key=lambda row: (row["epoch"], row["kind"] == "epoch", row["step"])
+    )
     assert [row["step"] for row in result.steps] == [3, 5, 7, 11]  # each fourth, and the last of each epoch
     schedule = schedules.sgdr(6, 2)
     for row in result.steps:

@@ -110,9 +110,7 @@ def test_no_state_for_frozen_modules(number):
 def test_weight_decay_spares_biases():
     zeros = jax.tree.map(jnp.zeros_like, PARAMS)
     for name in ("sgd", "adamw"):
-        optimizer = make_optimizer(
-            PARAMS, schedules.constant(), (0.1,), optimizer=name, momentum=0.0, weight_decay=0.5
-        )
+        optimizer = make_optimizer(PARAMS, schedules.constant(), (0.1,), optimizer=name, momentum=0.0, weight_decay=0.5)
         moved = run(optimizer, PARAMS, zeros, steps=1)
         for path, leaf in leaf_paths(moved):
             before = dict(leaf_paths(PARAMS))[path]

@@ -39,9 +39,7 @@ def setup(tiny, frozen=(), **kwargs):
     options = {name: kwargs.pop(name) for name in ("clip_norm",) if name in kwargs}
     lrs = (0.01, 0.02, 0.03)
     optimizer = make_optimizer(variables["params"], schedule, lrs, frozen=frozen, **options)
-    step = make_train_step(
-        model, optimizer, preprocess=PREPROCESS, schedule=schedule, lrs=lrs, frozen=frozen, **kwargs
-    )
+    step = make_train_step(model, optimizer, preprocess=PREPROCESS, schedule=schedule, lrs=lrs, frozen=frozen, **kwargs)
     return step, create_train_state(variables, optimizer, frozen=frozen)
 
 
@@ -92,12 +90,11 @@ def test_a_step_is_sgd_on_the_mean_loss(tiny):
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
     rates = {"stem": 0.01, "stage3": 0.02, "head": 0.03}
     for module, lr in rates.items():
-        where = (lambda t, m=module: t["head"] if m == "head" else t["body"][m])
+        trees = (variables["params"], gradients, state.params)
+        before, gradient, after = (tree["head"] if module == "head" else tree["body"][module] for tree in trees)
         # Nesterov's first step with momentum .9 moves by 1.9 gradients.
-        expected = jax.tree.map(lambda p, g, lr=lr: p - lr * 1.9 * g, where(variables["params"]), where(gradients))
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), where(state.params), expected
-        )
+        expected = jax.tree.map(lambda p, g, lr=lr: p - lr * 1.9 * g, before, gradient)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), after, expected)
 
 
 @pytest.mark.parametrize("frozen", [(), MODULES[:5]], ids=["all", "head"])

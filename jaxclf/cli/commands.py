@@ -13,6 +13,7 @@ import tyro
 from jaxclf.cli.arguments import DataArgument, RunArgument, UsageError, Work, positional
 from jaxclf.config import Recipe, Settings
 
+
 def fit(
     data: DataArgument,
     /,

@@ -1,6 +1,7 @@
 """`jaxclf weights list | show | convert | export`: what weights there are, what is in a file, and getting them out."""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -107,7 +108,9 @@ def _num_parameters(arch: str) -> int:
     from jaxclf.models import create_classifier, init_variables
     from jaxclf.trees import num_parameters
 
-    return num_parameters(jax.eval_shape(lambda key: init_variables(create_classifier(arch, 1000), key), jax.random.key(0))["params"])
+    return num_parameters(
+        jax.eval_shape(lambda key: init_variables(create_classifier(arch, 1000), key), jax.random.key(0))["params"]
+    )
 
 
 def convert(source: str, /, file: FileArgument, arch: str, overwrite: bool = False) -> Work:
@@ -185,4 +188,4 @@ def _console() -> Console:
     return Console(highlight=False, soft_wrap=True)
 
 
-COMMANDS = {"list": list_, "show": show, "convert": convert, "export": export}
+COMMANDS: dict[str, Callable[..., Work]] = {"list": list_, "show": show, "convert": convert, "export": export}

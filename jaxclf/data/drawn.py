@@ -7,13 +7,8 @@ class: a linear model on pixels stays near chance, while a small convolutional n
 """
 
 import colorsys
-import json
 import math
-import os
-import shutil
-import uuid
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -134,7 +129,7 @@ def _ears(dice: Dice, root: complex, outline: Outline, rounds: int, by: float, *
 
 def _eyes(dice: Dice, centre: complex, outline: Points, pupil_x: float, pupil_y: float) -> list[Part]:
     """Both eyes: lid, iris, pupil and glint; now and then shut."""
-    if dice.random() < 0.05:
+    if dice.random() < 0.03:
         arc = centre + np.array([-0.2 - 0.02j, -0.1 + 0.07j, 0.1 + 0.07j, 0.2 - 0.02j])
         return _both(Part("line", arc, 0.35, 0.05))
     gaze, parts = _near(dice, 0.03, 0.02), _both(Part("lid", centre + outline * 1.25, 0.33), Part("iris", centre + outline, 0.36))
@@ -154,11 +149,11 @@ def _whiskers(dice: Dice, length: float, root: complex) -> list[Part]:
 def _cat(dice: Dice) -> list[Part]:
     half = _vary(dice, [-0.74j, 0.5 - 0.78j, 0.92 - 0.42j, 1.05 + 0.22j, 0.76 + 0.66j, 0.36 + 0.88j, 0.86j], 0.07)
     head, wide, low = Part("head", _whole(half)), half.real.max() / 1.05, 1j * _u(dice, 0.38, 0.46)
-    if dice.random() < 0.06:  # lop ears
+    if dice.random() < 0.03:  # lop ears
         lop = [-0.4 - 0.3j, -0.05 - 0.58j, 0.4 - 0.3j, 0.44 + 0.3j, 0.26 + 0.05j, 0.26 + 0.05j, -0.1 - 0.12j]
         parts = [head, *_ears(dice, 0.55 * wide - 0.46j, lop, 2, 0.1)]
     else:
-        peak = [-0.42 - 0.22j, -0.16 - 0.62j, 0.24 - 1.02j, 0.24 - 1.02j, 0.4 - 0.4j, 0.4 + 0.28j]
+        peak = [-0.42 - 0.22j, -0.16 - 0.62j, 0.26 - 1.14j, 0.26 - 1.14j, 0.4 - 0.4j, 0.4 + 0.28j]
         parts = [*_ears(dice, 0.56 * wide - 0.44j, peak, 2, 0.14, lined=True), head]
     chin, puff = Part("muzzle", _oval(low + 0.2j, 0.2, 0.17), 0.4), Part("muzzle", _oval(low + 0.18 + 0.05j, 0.25, 0.19), 0.48)
     parts += [chin, *_both(puff)]
@@ -169,23 +164,23 @@ def _cat(dice: Dice) -> list[Part]:
     nose = _smooth(low + _vary(dice, [-0.15 - 0.17j, 0.15 - 0.17j, 0.02j, 0.02j], 0.12), 2)
     parts += [Part("line", low + np.array([0, 0.07j]), 0.53, 0.035), Part("nose", nose, 0.56)]
     almond = _vary(dice, [-1 + 0.25j, -0.5 - 0.5j, 0.3 - 0.78j, 1 - 0.28j, 0.6 + 0.46j, -0.3 + 0.68j], 0.12)
-    lens = _smooth(almond * complex(0.25, -_u(dice, 0.02, 0.13)), 2)
-    parts += _eyes(dice, complex(_u(dice, 0.4, 0.47), _u(dice, -0.14, 0.0)), lens, _u(dice, 0.04, 0.12), 0.15)
-    return parts + (_whiskers(dice, _u(dice, 0.75, 1.1), low + 0.28 + 0.05j) if dice.random() < 0.86 else [])
+    lens = _smooth(almond * complex(0.28, -_u(dice, 0.02, 0.13)), 2)
+    parts += _eyes(dice, complex(_u(dice, 0.4, 0.47), _u(dice, -0.14, 0.0)), lens, _u(dice, 0.04, 0.12), 0.165)
+    return parts + (_whiskers(dice, _u(dice, 0.65, 1.0), low + 0.28 + 0.05j) if dice.random() < 0.9 else [])
 
 
 def _dog(dice: Dice) -> list[Part]:
     half = _vary(dice, [-0.84j, 0.44 - 0.88j, 0.82 - 0.52j, 0.82 + 0.05j, 0.68 + 0.5j, 0.42 + 0.98j, 0.98j], 0.1)
     head, wide, style = Part("head", _whole(half)), half.real.max() / 0.82, dice.random()
-    if style < 0.7:  # hanging
+    if style < 0.78:  # hanging
         hang = [-0.26 - 0.14j, 0.14 - 0.28j, 0.52 + 0.12j, 0.58 + 0.9j, 0.32 + 1.3j, 0.1 + 1j, 0.06 + 0.5j]
         parts = [head, *_ears(dice, 0.62 * wide - 0.7j, hang, 3, 0.2)]
-    elif style < 0.84:  # half folded: the tips fall forward
+    elif style < 0.93:  # half folded: the tips fall forward
         stem = [-0.36 - 0.1j, -0.1 - 0.62j, 0.32 - 0.56j, 0.36 + 0.2j]
         tip = [-0.16 - 0.62j, 0.3 - 0.7j, 0.56 - 0.3j, 0.42 + 0.1j, 0.12 - 0.2j]
         parts = [*_ears(dice, 0.56 * wide - 0.6j, stem, 2, 0.04), head, *_ears(dice, 0.56 * wide - 0.6j, tip, 2, 0.04)]
     else:  # erect: round as a bulldog's, or pricked as a shepherd's
-        blunt = 0.13 if style < 0.92 else 0.05
+        blunt = 0.13 if style < 0.97 else 0.05
         bat = [-0.3 - 0.12j, -0.04 - blunt - 0.6j, 0.12 - blunt - 0.9j, 0.12 + blunt - 0.88j, 0.26 - 0.3j, 0.3 + 0.22j]
         parts = [*_ears(dice, 0.5 * wide - 0.6j, bat, 3, 0.12, lined=True), head]
     nose = 1j * _u(dice, 0.22, 0.34)
@@ -193,16 +188,21 @@ def _dog(dice: Dice) -> list[Part]:
     if dice.random() < 0.4:
         tongue = _smooth(lip + _vary(dice, [-0.16, 0.16, 0.19 + 0.36j, 0.02 + 0.52j, -0.17 + 0.38j], 0.12))
         parts += [Part("mouth", _oval(lip + 0.1j, 0.3, 0.24), 0.42), Part("tongue", tongue, 0.5)]
-    snout = lip + _vary(dice, [-0.62j, 0.2 - 0.58j, 0.42 - 0.32j, 0.54, 0.32 + 0.26j, 0.07j], 0.12)
+    snout = lip + _vary(dice, [-0.62j, 0.2 - 0.58j, 0.42 - 0.32j, 0.54, 0.34 + 0.28j, 0.07j], 0.12) * 1.12
     jowl = Part("line", lip + np.array([0, 0.08 + 0.08j, 0.24 + 0.1j, 0.38 - 0.02j]), 0.52, 0.04)
     parts += [Part("muzzle", _whole(snout), 0.5), Part("line", np.array([nose, lip]), 0.6, 0.04), *_both(jowl)]
+    if dice.random() < 0.7:
+        parts += _both(Part("line", np.array([0.2 - 0.5j, 0.32 - 0.57j, 0.48 - 0.5j]) + _near(dice, 0.04, 0.05), 0.3, 0.035))
+    if dice.random() < 0.35:  # a wiry beard
+        roots = [complex(_u(dice, 0.1, 0.5), _u(dice, 0.05, 0.2)) for _ in range(7)]
+        parts += _both(*(Part("whisker", lip + np.array([z, z + 0.3 * z.real + 0.28j]), 0.5, 0.02) for z in roots))
     dots = (lip + complex(0.2 + 0.09 * i, -0.07 + 0.08 * (i % 2)) for i in range(3))
-    parts += _both(*(Part("line", _oval(dot, 0.025, 0.025), 0.52) for dot in dots)) if dice.random() < 0.6 else []
-    oval = nose + _vary(dice, [-0.22 - 0.12j, 0.22 - 0.12j, 0.24 + 0.06j, 0.2j, -0.24 + 0.06j], 0.14)
+    parts += _both(*(Part("line", _oval(dot, 0.025, 0.025), 0.52) for dot in dots)) if dice.random() < 0.8 else []
+    oval = nose + _vary(dice, [-0.2 - 0.11j, 0.2 - 0.11j, 0.22 + 0.06j, 0.19j, -0.22 + 0.06j], 0.14)
     parts += [Part("nose", _smooth(oval), 0.68), Part("gloss", _oval(nose - 0.05 - 0.07j, 0.1, 0.035), 0.7)]
-    ball = _u(dice, 0.155, 0.19)
+    ball = _u(dice, 0.16, 0.2)
     parts += _eyes(dice, complex(_u(dice, 0.34, 0.42), _u(dice, -0.26, -0.14)), _oval(0, ball, ball), 0.64 * ball, 0.66 * ball)
-    return parts + (_whiskers(dice, _u(dice, 0.4, 0.6), nose + 0.36 + 0.16j) if dice.random() < 0.14 else [])
+    return parts + (_whiskers(dice, _u(dice, 0.4, 0.6), nose + 0.36 + 0.16j) if dice.random() < 0.1 else [])
 
 
 # --- the scene: everything that the classes share --------------------------------------------------------------------
@@ -270,7 +270,7 @@ def _fur(dice: Dice, side: int, pose: Pose, base: Colour, second: Colour) -> Ima
     roots = (dice.random(90) - 0.5 + 1j * (dice.random(90) - 0.5)) * 2.6
     hairs = pose(np.stack([roots, roots + roots / (abs(roots) + 0.3) * 0.16], 1).ravel())
     for i in range(90):
-        draw.line(hairs[4 * i : 4 * i + 4], (*(dark, light, second)[i % 3], 70), _SUPER)
+        draw.line(hairs[4 * i : 4 * i + 4], (*(dark, light, second)[i % 3], 50), _SUPER)
     return image
 
 
@@ -291,17 +291,17 @@ def _inks(dice: Dice, base: Colour, second: Colour) -> dict[str, Colour]:
         "glint": _WHITE,
         "mouth": (92, 30, 34),
         "tongue": (226, 116, 124),
-        "whisker": (*(_WHITE if sum(base) < 420 else _BLACK), 120),
+        "whisker": (*(_WHITE if sum(base) < 420 else _BLACK), 110),
     }
 
 
 def _place(dice: Dice, side: int, outlines: Sequence[Part]) -> tuple[Pose, float]:
     """A pose that gives the whole head, ears included, a size and a place that do not depend on its shape."""
-    angle, zoom = math.radians(_u(dice, -25, 25)), _u(dice, 0.66, 1.0) * side
-    pose = Pose(_u(dice, -0.5, 0.5), _u(dice, -0.2, 0.25), complex(math.cos(angle), math.sin(angle)))
+    angle, zoom = math.radians(_u(dice, -25, 25)), _u(dice, 0.76, 1.06) * side
+    pose = Pose(_u(dice, -0.4, 0.4), _u(dice, -0.2, 0.22), complex(math.cos(angle), math.sin(angle)))
     trial = pose._replace(turn=pose.turn * 12, shift=32 + 32j)
     rows, columns = np.nonzero(np.asarray(_mask(64, *(trial(part.points, part.depth) for part in outlines))))
-    scale, room = 0.8 * zoom / math.sqrt(len(rows)) * 12, (side - zoom) / 2 + 0.03 * side
+    scale, room = 0.8 * zoom / math.sqrt(len(rows)) * 12, 0.11 * side
     centre, middle = side / 2 * (1 + 1j) + _near(dice, room, room), complex(columns.mean() - 31.5, rows.mean() - 31.5) / 12
     return pose._replace(turn=pose.turn * scale, shift=centre - middle * scale), zoom
 
@@ -315,8 +315,8 @@ def _mask(side: int, *outlines: list[float]) -> Image.Image:
 
 def _light(dice: Dice, image: Image.Image) -> Image.Image:
     """Light and camera: a slanting gradient, vignette, contrast, colour cast, blur and grain."""
-    image = image.filter(ImageFilter.GaussianBlur(max(0.0, _u(dice, -0.6, 0.7)) * image.width / 96))
-    spans = ((-0.25, 0.25), (-0.25, 0.25), (0, 0.2), (0, 0.07), (0.75, 1.15), (0.42, 0.6))
+    image = image.filter(ImageFilter.GaussianBlur(max(0.0, _u(dice, -0.6, 0.6)) * image.width / 96))
+    spans = ((-0.25, 0.25), (-0.25, 0.25), (0, 0.2), (0, 0.06), (0.8, 1.2), (0.42, 0.6))
     across, down, corner, grain, contrast, level = np.float32([_u(dice, *span) for span in spans])
     x = np.linspace(-1, 1, image.width, dtype=np.float32)
     y = x[:, None]
@@ -366,7 +366,7 @@ def draw_face(kind: str, seed: int, *, size: int = 96) -> Image.Image:
                 draw.polygon(pose(part.points + 0.03j, part.depth), (*_BLACK, 60))
             draw.polygon(xy, inks[part.ink])
     canvas.paste(_BLACK, mask=ImageChops.multiply(head, ImageChops.invert(soft)).point(lambda v: v * 3 // 4))
-    for _ in range(_pick(dice, (0, 0, 0, 3, 8))):  # grass in front
+    for _ in range(_pick(dice, (0, 0, 0, 0, 3, 6))):  # grass in front
         start = complex(dice.random(), 1.03) * side
-        draw.polygon(_leaf(start, start + side * (_near(dice, 0.1, 0.08) - 0.2j), 0.08).view(np.float64).tolist(), _pick(dice, palette))
+        draw.polygon(_leaf(start, start + side * (_near(dice, 0.1, 0.08) - 0.16j), 0.08).view(np.float64).tolist(), _pick(dice, palette))
     return _light(dice, canvas.reduce(_SUPER))

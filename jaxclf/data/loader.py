@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from jaxclf.config import Preprocess
@@ -18,6 +19,10 @@ from jaxclf.order import epoch_order
 PADDING = -1
 
 
+#: On the host when it leaves the loader, on the device when a step gets it.
+Array = np.ndarray | jax.Array
+
+
 class Batch(NamedTuple):
     """One step's worth of examples; always `batch_size` rows, so that nothing is compiled twice.
 
@@ -28,10 +33,10 @@ class Batch(NamedTuple):
       index: int32 [b], the example's position in its data source, -1 for padding.
     """
 
-    inputs: np.ndarray
-    labels: np.ndarray
-    mask: np.ndarray
-    index: np.ndarray
+    inputs: Array
+    labels: Array
+    mask: Array
+    index: Array  # type: ignore[assignment]  # the field hides tuple.index, which nobody needs here
 
 
 def default_num_threads() -> int:

@@ -10,8 +10,24 @@ import numpy as np
 
 #: What counts as a picture, by ending; anything else in a class folder is passed over.
 IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff")
-    + (".ppm", ".pgm", ".pbm", ".pnm")
+    "." + name
+    for name in (
+        "jpg",
+        "jpeg",
+        "jpe",
+        "jfif",
+        "png",
+        "bmp",
+        "dib",
+        "gif",
+        "webp",
+        "tif",
+        "tiff",
+        "ppm",
+        "pgm",
+        "pbm",
+        "pnm",
+    )
 )
 #: Label of an example whose class is not known.
 UNKNOWN_LABEL = -1

@@ -1,7 +1,6 @@
 """The classifier: a ResNet body and a head, with freezing as an argument and cuts where activations leave or enter."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -12,29 +11,11 @@ from flax import linen as nn
 
 from jaxclf.models.heads import HEADS, ConcatHead, HeadKind, LinearHead, average_half
 from jaxclf.models.registry import get_config
-from jaxclf.models.resnet import CUTS, MODULES, ResNet, ResNetConfig
+from jaxclf.models.resnet import CUTS, ResNet, ResNetConfig
+from jaxclf.trees import MODULES, check_frozen
 
 Variables = dict[str, Any]
 """`{"params": {"body": {"stem", "stage1", ..}, "head"}, "batch_stats": {..}}`, plain nested dicts of arrays."""
-
-
-def check_frozen(frozen: Iterable[str]) -> tuple[str, ...]:
-    """The frozen modules as a tuple, after checking that they are a prefix of the depth order.
-
-    Args:
-        frozen: module names; empty for none.
-
-    Raises:
-        ValueError: if they are not the first entries of `MODULES`, in order.
-
-    Example:
-        >>> check_frozen(["stem", "stage1"])
-        ('stem', 'stage1')
-    """
-    names = (frozen,) if isinstance(frozen, str) else tuple(frozen)
-    if names != MODULES[: len(names)]:
-        raise ValueError(f"frozen: expected the first modules of {MODULES} in this order, got {names}")
-    return names
 
 
 class Classifier(nn.Module):
@@ -86,7 +67,7 @@ class Classifier(nn.Module):
         x: jax.Array,
         *,
         train: bool = False,
-        frozen: Iterable[str] = (),
+        frozen: tuple[str, ...] = (),
         start: str | None = None,
         stop: str | None = None,
         mask: jax.Array | None = None,

@@ -13,12 +13,10 @@ import numpy as np
 from flax import linen as nn
 
 from jaxclf.models.norm import BatchNorm
+from jaxclf.trees import MODULES
 
 CUTS = ("stem", "stage1", "stage2", "stage3", "stage4", "pooled")
 """Where activations can leave or enter, in depth order; `stem` is after the max-pool."""
-
-MODULES = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
-"""What can be frozen or given its own learning rate, in depth order."""
 
 _he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 

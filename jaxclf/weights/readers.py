@@ -208,7 +208,9 @@ def _find_state_dict(value: Any, depth: int = 0) -> Mapping[str, TensorRecord]:
         for name, entry in value.items():
             if not isinstance(name, str) or not isinstance(entry, TensorRecord):
                 kind = type(entry).__name__
-                raise ValueError(f"is not a plain state dict: its entry {str(name)[:100]!r} is a {kind}, not a tensor")
+                raise ValueError(
+                    f"is not a plain state dict: its entry {str(name)[:100]!r} is of type {kind}, not a tensor"
+                )
         return value
     for key in WRAPPERS:
         if isinstance(value.get(key), dict) and depth < _MAX_WRAPPERS:

@@ -14,7 +14,6 @@ from jaxclf.weights.torch_symbols import Opaque, Storage, apply_symbol, dict_of,
 
 #: More than any checkpoint needs (a resnet152 with its optimizer takes fewer than 100,000), and read in about a second.
 MAX_OPCODES = 500_000
-MAX_BITS = 128
 
 
 class Unpickled(NamedTuple):
@@ -122,7 +121,7 @@ def _run(file: Any) -> Unpickled:
             case _ if name in _CONSTANTS:
                 stack.append(_CONSTANTS[name])
             case "INT" | "BININT" | "BININT1" | "BININT2" | "LONG" | "LONG1" | "LONG4" | "FLOAT" | "BINFLOAT":
-                stack.append(_number(arg))
+                stack.append(arg)
             case "STRING" | "BINSTRING" | "SHORT_BINSTRING" | "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8":
                 stack.append(arg)
             case "UNICODE" | "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8":
@@ -143,13 +142,6 @@ def _opcodes(file: Any) -> Iterator[tuple[str, Any]]:
         except ValueError as error:
             raise ValueError(f"is cut short or damaged: its pickle cannot be read ({str(error)[:200]})") from error
         yield opcode.name, arg
-
-
-def _number(value: Any) -> Any:
-    """A number of the file. Whole ones must be short, as torch's are, since arithmetic with long ones costs time."""
-    if isinstance(value, int) and value.bit_length() > MAX_BITS:
-        raise ValueError(f"is not weights: its pickle holds a number of {value.bit_length()} bits")
-    return value
 
 
 def _extend(target: Any, items: list[Any]) -> None:
