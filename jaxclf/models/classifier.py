@@ -26,15 +26,15 @@ class Classifier(nn.Module):
     are float32.
 
     Attributes:
-        config: of the body.
-        num_classes: logits per image. None or 0: headless, there is no `head` in the tree, and where logits would be
-            returned the average-pooled features are, float32 [b, c].
-        head: `linear` (average pool -> dropout -> Dense) or `concat` (fastai's, with its own dropout).
-        dropout: of the linear head.
-        dtype: of the body's arithmetic and activations. `pooled`, the head and logits are float32.
+      config: of the body.
+      num_classes: logits per image. None or 0: headless, there is no `head` in the tree, and where logits would be
+        returned the average-pooled features are, float32 [b, c].
+      head: `linear` (average pool -> dropout -> Dense) or `concat` (fastai's, with its own dropout).
+      dropout: of the linear head.
+      dtype: of the body's arithmetic and activations. `pooled`, the head and logits are float32.
 
     Raises:
-        ValueError: naming the attribute, for values that describe no classifier.
+      ValueError: naming the attribute, for values that describe no classifier.
     """
 
     config: ResNetConfig
@@ -79,21 +79,21 @@ class Classifier(nn.Module):
         statistics, so `batch_stats` must be mutable, and dropout needs the `dropout` key.
 
         Args:
-            x: [b, h, w, in_channels], normalised, floating point; or the activation of the cut `start`.
-            train: use batch statistics and dropout, except in frozen modules.
-            frozen: a prefix of `MODULES`. In these BatchNorm uses the running statistics and never updates them, and
-                the head drops nothing: they compute the same in training as in evaluation.
-            start: the cut x comes from; None: x is images.
-            stop: the cut to return; None: logits. `stop == start` returns x.
-            mask: [b] of 0/1; examples with 0 (padding) are left out of the batch statistics.
-            bn_frozen: treat every BatchNorm of the body as if frozen, whatever is trained.
+          x: [b, h, w, in_channels], normalised, floating point; or the activation of the cut `start`.
+          train: use batch statistics and dropout, except in frozen modules.
+          frozen: a prefix of `MODULES`. In these BatchNorm uses the running statistics and never updates them, and
+            the head drops nothing: they compute the same in training as in evaluation.
+          start: the cut x comes from; None: x is images.
+          stop: the cut to return; None: logits. `stop == start` returns x.
+          mask: [b] of 0/1; examples with 0 (padding) are left out of the batch statistics.
+          bn_frozen: treat every BatchNorm of the body as if frozen, whatever is trained.
 
         Returns:
-            Logits, float32 [b, num_classes]; or the activation at `stop`: [b, h, w, c] in `dtype`, float32
-            [b, 2c] at `pooled`.
+          Logits, float32 [b, num_classes]; or the activation at `stop`: [b, h, w, c] in `dtype`, float32
+          [b, 2c] at `pooled`.
 
         Raises:
-            ValueError: naming the argument, its value and what is allowed.
+          ValueError: naming the argument, its value and what is allowed.
         """
         self._check(x, start, stop, mask)
         frozen = check_frozen(frozen)
@@ -138,19 +138,19 @@ def create_classifier(
     """A classifier for an architecture by name; it holds no arrays, see `init_variables`.
 
     Args:
-        arch: a name from `list_archs()`, or a `ResNetConfig` of your own.
-        num_classes: logits per image; None or 0 for a network that returns pooled features.
-        head: `linear`, or `concat` (fastai's two-layer head with its own dropout).
-        dropout: of the linear head, in [0, 1).
-        in_channels: channels of the images; pretrained weights fit 3.
-        dtype: of the body's arithmetic, float32 or bfloat16; parameters are float32 in any case.
+      arch: a name from `list_archs()`, or a `ResNetConfig` of your own.
+      num_classes: logits per image; None or 0 for a network that returns pooled features.
+      head: `linear`, or `concat` (fastai's two-layer head with its own dropout).
+      dropout: of the linear head, in [0, 1).
+      in_channels: channels of the images; pretrained weights fit 3.
+      dtype: of the body's arithmetic, float32 or bfloat16; parameters are float32 in any case.
 
     Raises:
-        ValueError: for an unknown architecture (with the names that look like it) or a value out of range.
+      ValueError: for an unknown architecture (with the names that look like it) or a value out of range.
 
     Example:
-        >>> create_classifier("resnet18", 37).config.stage_sizes
-        (2, 2, 2, 2)
+      >>> create_classifier("resnet18", 37).config.stage_sizes
+      (2, 2, 2, 2)
     """
     config = replace(get_config(arch), in_channels=in_channels)
     return Classifier(config, num_classes, head_kind=head, dropout=dropout, dtype=dtype)
@@ -164,15 +164,15 @@ def init_variables(model: Classifier, key: jax.Array, *, image_size: int = 224) 
     head, nor the head on the body. Works under jit and eval_shape.
 
     Args:
-        model: the classifier.
-        key: random key.
-        image_size: height and width of the images it is traced with; the variables do not depend on it.
+      model: the classifier.
+      key: random key.
+      image_size: height and width of the images it is traced with; the variables do not depend on it.
 
     Returns:
-        `{"params": .., "batch_stats": ..}`, float32.
+      `{"params": .., "batch_stats": ..}`, float32.
 
     Raises:
-        ValueError: if image_size is not positive.
+      ValueError: if image_size is not positive.
     """
     if image_size < 1:
         raise ValueError(f"image_size: expected a positive number of pixels, got {image_size}")

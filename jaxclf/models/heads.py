@@ -30,8 +30,8 @@ class LinearHead(nn.Module):
     """Average pool -> dropout -> Dense; what torchvision and timm call `fc`.
 
     Attributes:
-        num_classes: logits per image.
-        dropout: share of the features dropped in training, in [0, 1).
+      num_classes: logits per image.
+      dropout: share of the features dropped in training, in [0, 1).
     """
 
     num_classes: int
@@ -49,12 +49,12 @@ class ConcatHead(nn.Module):
     """fastai's head: [maximum, average] pool -> BN -> dropout -> Dense -> ReLU -> BN -> dropout -> Dense.
 
     Attributes:
-        num_classes: logits per image.
-        hidden: width of the inner layer.
-        dropouts: share dropped in training before the first and before the second Dense.
+      num_classes: logits per image.
+      hidden: width of the inner layer.
+      dropouts: share dropped in training before the first and before the second Dense.
 
     References:
-        Howard & Gugger, fastai: a layered API for deep learning, 2020, arXiv:2002.04688.
+      Howard & Gugger, fastai: a layered API for deep learning, 2020, arXiv:2002.04688.
     """
 
     num_classes: int

@@ -20,19 +20,19 @@ def masked_moments(x: jax.Array, mask: jax.Array | None = None) -> tuple[jax.Arr
     batch the sums run over the global batch; no axis name is needed.
 
     Args:
-        x: [b, ..., c], any float dtype.
-        mask: [b], 0 or 1 (bool, integer or float). None: every example is valid.
+      x: [b, ..., c], any float dtype.
+      mask: [b], 0 or 1 (bool, integer or float). None: every example is valid.
 
     Returns:
-        mean float32 [c], variance float32 [c], n float32 [] (the number of valid positions).
+      mean float32 [c], variance float32 [c], n float32 [] (the number of valid positions).
 
     Raises:
-        ValueError: if mask is not of shape [b].
+      ValueError: if mask is not of shape [b].
 
     Example:
-        >>> mean, variance, n = masked_moments(jnp.array([[1.0], [3.0], [100.0]]), jnp.array([1, 1, 0]))
-        >>> float(mean[0]), float(variance[0]), float(n)
-        (2.0, 1.0, 2.0)
+      >>> mean, variance, n = masked_moments(jnp.array([[1.0], [3.0], [100.0]]), jnp.array([1, 1, 0]))
+      >>> float(mean[0]), float(variance[0]), float(n)
+      (2.0, 1.0, 2.0)
     """
     x = x.astype(jnp.float32)
     axes = tuple(range(x.ndim - 1))
@@ -62,12 +62,12 @@ class BatchNorm(nn.Module):
     Params `scale`, `bias` and batch_stats `mean`, `var` are float32 [c]; arithmetic is float32 whatever `dtype` is.
 
     Attributes:
-        momentum: share of the old running statistics that is kept at each update.
-        epsilon: added to the variance.
-        dtype: of the output.
+      momentum: share of the old running statistics that is kept at each update.
+      epsilon: added to the variance.
+      dtype: of the output.
 
     References:
-        Ioffe & Szegedy, 2015, arXiv:1502.03167.
+      Ioffe & Szegedy, 2015, arXiv:1502.03167.
     """
 
     momentum: float = 0.9
@@ -79,12 +79,12 @@ class BatchNorm(nn.Module):
         """Normalise x [b, ..., c].
 
         Args:
-            x: [b, ..., c].
-            use_running_average: normalise with the running statistics and update nothing.
-            mask: [b] of 0/1; examples with 0 are left out of the statistics (they are still normalised).
+          x: [b, ..., c].
+          use_running_average: normalise with the running statistics and update nothing.
+          mask: [b] of 0/1; examples with 0 are left out of the statistics (they are still normalised).
 
         Returns:
-            `dtype`, the shape of x.
+          `dtype`, the shape of x.
         """
         shape = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)

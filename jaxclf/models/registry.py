@@ -34,8 +34,8 @@ def list_archs() -> tuple[str, ...]:
     """Names of all architectures: torchvision's first, then timm's, smallest first in each family.
 
     Example:
-        >>> list_archs()[:3]
-        ('resnet18', 'resnet34', 'resnet50')
+      >>> list_archs()[:3]
+      ('resnet18', 'resnet34', 'resnet50')
     """
     return tuple(_CONFIGS)
 
@@ -44,14 +44,14 @@ def get_config(arch: str | ResNetConfig) -> ResNetConfig:
     """The configuration of an architecture.
 
     Args:
-        arch: a name from `list_archs()`, or a configuration of your own, which is returned as it is.
+      arch: a name from `list_archs()`, or a configuration of your own, which is returned as it is.
 
     Raises:
-        ValueError: for an unknown name, with the names that look like it and the list of all.
+      ValueError: for an unknown name, with the names that look like it and the list of all.
 
     Example:
-        >>> get_config("resnet50").stage_sizes
-        (3, 4, 6, 3)
+      >>> get_config("resnet50").stage_sizes
+      (3, 4, 6, 3)
     """
     if isinstance(arch, ResNetConfig):
         return arch

@@ -26,24 +26,24 @@ class ResNetConfig:
     """What distinguishes one ResNet from another; hashable, so it can be a static argument.
 
     Attributes:
-        arch: name, as in `list_archs()`, or any other for a network of your own.
-        block: `basic` (two 3x3 convolutions) or `bottleneck` (1x1, 3x3, 1x1 with four times the width).
-        stage_sizes: number of blocks of the four stages.
-        stem: `plain` (7x7 stride 2), `deep` (three 3x3 of widths w/2, w/2, w) or `tiered` (3w/8, w/2, w).
-        stem_width: w, the channels that leave the stem.
-        stage_widths: base channels of the four stages; a bottleneck puts out four times as many.
-        groups: groups of the 3x3 convolution of a bottleneck (ResNeXt).
-        base_width: inner width of a bottleneck: int(stage width * base_width / 64) * groups.
-        downsample: shortcut where the shape changes: `conv` (1x1 with the stride) or `avg` (2x2 mean, then 1x1).
-        squeeze_excitation: gate every block's channels (SE-ResNet), with a sixteenth of them as bottleneck.
-        in_channels: channels of the image.
+      arch: name, as in `list_archs()`, or any other for a network of your own.
+      block: `basic` (two 3x3 convolutions) or `bottleneck` (1x1, 3x3, 1x1 with four times the width).
+      stage_sizes: number of blocks of the four stages.
+      stem: `plain` (7x7 stride 2), `deep` (three 3x3 of widths w/2, w/2, w) or `tiered` (3w/8, w/2, w).
+      stem_width: w, the channels that leave the stem.
+      stage_widths: base channels of the four stages; a bottleneck puts out four times as many.
+      groups: groups of the 3x3 convolution of a bottleneck (ResNeXt).
+      base_width: inner width of a bottleneck: int(stage width * base_width / 64) * groups.
+      downsample: shortcut where the shape changes: `conv` (1x1 with the stride) or `avg` (2x2 mean, then 1x1).
+      squeeze_excitation: gate every block's channels (SE-ResNet), with a sixteenth of them as bottleneck.
+      in_channels: channels of the image.
 
     Raises:
-        ValueError: naming the field, for sizes that describe no network.
+      ValueError: naming the field, for sizes that describe no network.
 
     References:
-        He et al., 2015, arXiv:1512.03385 (ResNet); Xie et al., 2016, arXiv:1611.05431 (ResNeXt);
-        Hu et al., 2017, arXiv:1709.01507 (SE); He et al., 2018, arXiv:1812.01187 (D variants).
+      He et al., 2015, arXiv:1512.03385 (ResNet); Xie et al., 2016, arXiv:1611.05431 (ResNeXt);
+      Hu et al., 2017, arXiv:1709.01507 (SE); He et al., 2018, arXiv:1812.01187 (D variants).
     """
 
     arch: str
@@ -268,13 +268,13 @@ class ResNet(nn.Module):
         """Run the modules after the cut `start` (None: from the image) up to and including the cut `stop`.
 
         Args:
-            x: [b, h, w, c] normalised image, or the activation at `start`.
-            running: modules whose BatchNorm uses running statistics; the others use and update the batch's.
-            start, stop: cuts, `start` not after `stop`.
-            mask: [b] of 0/1, examples that count for the batch statistics.
+          x: [b, h, w, c] normalised image, or the activation at `start`.
+          running: modules whose BatchNorm uses running statistics; the others use and update the batch's.
+          start, stop: cuts, `start` not after `stop`.
+          mask: [b] of 0/1, examples that count for the batch statistics.
 
         Returns:
-            The activation at `stop`: [b, h, w, c] in `dtype`, or float32 [b, 2c] for `pooled`.
+          The activation at `stop`: [b, h, w, c] in `dtype`, or float32 [b, 2c] for `pooled`.
         """
         first = 0 if start is None else CUTS.index(start) + 1
         for cut in CUTS[first : CUTS.index(stop) + 1]:

@@ -50,16 +50,16 @@ def convert_state_dict(
     Every value keeps its dtype and its bits.
 
     Args:
-        state_dict: entry name -> array in torch's layout (convolutions [out, in, h, w], Linear [out, in]).
-        arch: a name from `list_archs()`, or a `ResNetConfig`.
-        allow_headless: accept a state dict without `fc`; the variables then have no head.
+      state_dict: entry name -> array in torch's layout (convolutions [out, in, h, w], Linear [out, in]).
+      arch: a name from `list_archs()`, or a `ResNetConfig`.
+      allow_headless: accept a state dict without `fc`; the variables then have no head.
 
     Returns:
-        `{"params": .., "batch_stats": ..}` of NumPy arrays that share no memory with the state dict.
+      `{"params": .., "batch_stats": ..}` of NumPy arrays that share no memory with the state dict.
 
     Raises:
-        ValueError: for missing or unexpected entries or other shapes, listing both sides and the architectures that
-            would fit.
+      ValueError: for missing or unexpected entries or other shapes, listing both sides and the architectures that
+        would fit.
     """
     config = get_config(arch)
     arrays = {name: np.asarray(array) for name, array in state_dict.items()}
@@ -80,11 +80,11 @@ def to_state_dict(variables: Variables, arch: str | ResNetConfig) -> dict[str, n
     linear head becomes `fc`, the concat head `head.*` (see the module's docstring); without a head there is neither.
 
     Args:
-        variables: `{"params": .., "batch_stats": ..}`.
-        arch: a name from `list_archs()`, or a `ResNetConfig`.
+      variables: `{"params": .., "batch_stats": ..}`.
+      arch: a name from `list_archs()`, or a `ResNetConfig`.
 
     Raises:
-        ValueError: if the variables are not those of the architecture, listing both sides.
+      ValueError: if the variables are not those of the architecture, listing both sides.
     """
     config = get_config(arch)
     arrays = {"/".join(path): np.asarray(leaf) for path, leaf in _flatten(variables).items()}
@@ -103,17 +103,17 @@ def merge_variables(initial: Variables, pretrained: Variables, *, keep: Collecti
     """Pretrained variables, except for the modules in `keep`, which stay as they were initialised.
 
     Args:
-        initial: variables of the model that will be used; they set the tree, the shapes and the dtypes (float16
-            weights become float32 where the model has float32).
-        pretrained: variables of the same body; what they hold in `keep` is ignored and may be absent.
-        keep: names out of `MODULES`. For a one-channel body keep `stem` as well.
+      initial: variables of the model that will be used; they set the tree, the shapes and the dtypes (float16
+        weights become float32 where the model has float32).
+      pretrained: variables of the same body; what they hold in `keep` is ignored and may be absent.
+      keep: names out of `MODULES`. For a one-channel body keep `stem` as well.
 
     Returns:
-        New variables with the tree of `initial`, as JAX arrays.
+      New variables with the tree of `initial`, as JAX arrays.
 
     Raises:
-        ValueError: for an unknown name in keep; for missing or unexpected entries, other shapes or another kind of
-            dtype outside keep, listing both sides.
+      ValueError: for an unknown name in keep; for missing or unexpected entries, other shapes or another kind of
+        dtype outside keep, listing both sides.
     """
     keep = (keep,) if isinstance(keep, str) else tuple(keep)
     unknown = [name for name in keep if name not in MODULES]
