@@ -316,6 +316,19 @@ def test_repositories_with_the_older_format_or_without_config(hub: Hub, worker: 
     assert offline.load("some/older")["sha256"] == SHA256
 
 
+def test_weights_in_the_cache_without_their_config_are_not_enough(hub: Hub, worker: Worker, offline: Worker):
+    """Else the pictures would be prepared with other figures than online, and nobody would know."""
+    hub.repositories["some/half"] = repository()
+    first = worker.load("some/half")
+    for path in worker.cached("some/half"):
+        if path.name == "config.json":
+            path.unlink()
+    message = offline.refusal("some/half")
+    assert "config.json of some/half is missing in the cache" in message
+    assert_names_the_ways_out(message)
+    assert worker.load("some/half") == first
+
+
 def test_a_cut_connection_is_resumed(hub: Hub, worker: Worker):
     chunk = 10 * 2**20  # huggingface_hub writes down whole chunks of this size
     large = save({name: array.astype(np.float32) for name, array in read_state_dict(WEIGHTS_FILE).items()})

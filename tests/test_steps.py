@@ -133,15 +133,16 @@ def test_the_callers_arrays_survive_donation(tiny):
     assert not any(leaf.is_deleted() for _, leaf in leaf_paths(variables["params"]))
 
 
-def count_convolutions(jaxpr) -> int:
+def count_products(jaxpr) -> int:
+    """Convolutions and matrix products, which small convolutions and 1x1 ones are."""
     total = 0
     for equation in jaxpr.eqns:
-        total += equation.primitive.name == "conv_general_dilated"
+        total += equation.primitive.name in ("conv_general_dilated", "dot_general")
         for value in equation.params.values():
             for inner in value if isinstance(value, tuple | list) else (value,):
                 inner = getattr(inner, "jaxpr", inner)
                 if hasattr(inner, "eqns"):
-                    total += count_convolutions(inner)
+                    total += count_products(inner)
     return total
 
 
@@ -149,13 +150,13 @@ def test_a_frozen_step_holds_no_gradient_convolutions(tiny):
     """In the jaxpr, before XLA could hide gradients that are computed and thrown away; with clipping on."""
     model, variables = tiny
     images = jnp.zeros((8, 32, 32, 3))
-    forward = count_convolutions(jax.make_jaxpr(lambda v, x: model.apply(v, x))(variables, images).jaxpr)
-    assert forward == 1 + 4 * 2 + 3  # the stem, two a block, and the shortcuts of stages 2 to 4
+    forward = count_products(jax.make_jaxpr(lambda v, x: model.apply(v, x))(variables, images).jaxpr)
+    assert forward == 1 + 4 * 2 + 3 + 1  # the stem, two a block, the shortcuts of stages 2 to 4, the head
     counts = []
     for number in range(6):
         step, state = setup(tiny, MODULES[:number], clip_norm=1.0)
-        counts.append(count_convolutions(jax.make_jaxpr(step)(state, make_batch(), KEY).jaxpr))
-    assert counts[5] == forward
+        counts.append(count_products(jax.make_jaxpr(step)(state, make_batch(), KEY).jaxpr))
+    assert counts[5] == forward + 1  # the gradient of the head's kernel
     assert counts == sorted(counts, reverse=True)
     assert counts[0] == 3 * forward - 1  # weight and input gradients, but none for the image
 

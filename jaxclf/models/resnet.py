@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from jaxclf.models.conv import convolution, max_pool
 from jaxclf.models.norm import BatchNorm
 from jaxclf.trees import MODULES
 
@@ -128,6 +129,7 @@ def _conv(features: int, kernel: int, stride: int, dtype: Any, name: str, *, gro
         use_bias=False,
         kernel_init=_he_normal,
         dtype=dtype,
+        conv_general_dilated=convolution,
         name=name,
     )
 
@@ -160,7 +162,7 @@ class Stem(nn.Module):
             x = _conv(width, kernel, 2 if i == 1 else 1, self.dtype, f"conv{i}")(x)
             x = BatchNorm(dtype=self.dtype, name=f"bn{i}")(x, use_running_average=use_running_average, mask=mask)
             x = nn.relu(x)
-        return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))  # pads with -inf
+        return max_pool(x)
 
 
 class Shortcut(nn.Module):

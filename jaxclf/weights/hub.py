@@ -5,6 +5,7 @@ HF_HOME, HF_HUB_OFFLINE, HF_TOKEN). It compares a download's length but not its 
 states is checked here. What goes wrong becomes one ValueError that says what to do.
 """
 
+import contextlib
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,7 +68,11 @@ def fetch_weights(hub_id: str) -> HubFiles:
         weights, stated, problem = _fetch(repo, revision, filename, problem)
         if weights is not None:
             sha256 = _verified(weights, stated, f"{filename} of {repo}")
-            config, _, _ = _fetch(repo, revision, CONFIG_FILE, problem)
+            config, _, problem = _fetch(repo, revision, CONFIG_FILE, problem)
+            if config is None and problem is not None and not _known_absent(repo, revision, CONFIG_FILE):
+                raise ValueError(
+                    f"{CONFIG_FILE} of {repo} is missing in the cache, and with it the preprocessing: {problem}"
+                )
             commit = weights.parent.name if weights.parent.parent.name == "snapshots" else ""
             return HubFiles(weights, config, sha256, commit)
     raise problem or ValueError(f"hub repository {repo} has no weights: neither {' nor '.join(WEIGHTS_FILES)}")
@@ -88,6 +93,8 @@ def _fetch(
         try:  # asked first and once, because hf_hub_download retries an unreachable hub for half a minute
             etag = get_hf_file_metadata(hf_hub_url(repo, filename, revision=revision)).etag
         except EntryNotFoundError:
+            with contextlib.suppress(Exception):
+                _download(repo, revision, filename, cached=False)  # fails too, and notes the absence in the cache
             return None, None, None
         except Exception as error:  # the library's, httpx's and the operating system's own
             problem = _explain(error, repo, revision)
@@ -102,14 +109,21 @@ def _fetch(
     return path, stated, problem
 
 
+def _known_absent(repo: str, revision: str | None, filename: str) -> bool:
+    """Whether the cache has noted that the repository has no such file."""
+    from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+
+    return try_to_load_from_cache(repo, filename, revision=revision) is _CACHED_NO_EXIST
+
+
 def _download(repo: str, revision: str | None, filename: str, *, cached: bool) -> Path:
     """The file in the cache. A connection that was reset is tried once more: the library resumes only some cuts."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
     try:
         return Path(hf_hub_download(repo, filename, revision=revision, local_files_only=cached))
-    except (HfHubHTTPError, LocalEntryNotFoundError):
+    except (HfHubHTTPError, EntryNotFoundError):
         raise
     except Exception:
         return Path(hf_hub_download(repo, filename, revision=revision, local_files_only=cached))

@@ -1,0 +1,65 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+from jaxclf.models.conv import MAX_PRODUCT_POSITIONS, convolution, max_pool
+
+GENERATOR = np.random.default_rng(0)
+
+
+def plain(x, kernel, strides, padding, groups=1):
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=numbers, feature_group_count=groups)
+
+
+def ours(x, kernel, strides, padding, groups=1):
+    numbers = nn.linear._conv_dimension_numbers(x.shape)
+    return convolution(x, kernel, strides, padding, feature_group_count=groups, dimension_numbers=numbers)
+
+
+def products(x, kernel, *rest):
+    return str(jax.make_jaxpr(lambda x, k: ours(x, k, *rest))(x, kernel)).count("dot_general")
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 6), st.sampled_from([1, 3]), st.integers(1, 2), st.sampled_from([1, 2]))
+def test_values_and_gradients_are_the_convolutions(height, width, size, stride, groups):
+    """H differs from W, so that swapped axes show."""
+    x = jnp.asarray(GENERATOR.normal(size=(2, height, width, 4)), jnp.float32)
+    kernel = jnp.asarray(GENERATOR.normal(size=(size, size, 4 // groups, 6)), jnp.float32)
+    rest = ((stride, stride), ((size // 2, size // 2),) * 2, groups)
+
+    def loss(function):
+        return lambda x, k: (jnp.sin(function(x, k, *rest))).sum()
+
+    np.testing.assert_allclose(ours(x, kernel, *rest), plain(x, kernel, *rest), rtol=1e-4, atol=1e-5)
+    for a, b in zip(*(jax.grad(loss(f), argnums=(0, 1))(x, kernel) for f in (ours, plain)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_small_maps_and_pointwise_kernels_are_products():
+    small, large = jnp.ones((1, 4, 4, 2)), jnp.ones((1, 5, 4, 2))
+    kernel, point, same = jnp.ones((3, 3, 2, 2)), jnp.ones((1, 1, 2, 2)), ((1, 1), (1, 1))
+    assert small.shape[1] * small.shape[2] == MAX_PRODUCT_POSITIONS
+    assert products(small, kernel, (1, 1), same) == 1
+    assert products(large, kernel, (1, 1), same) == 0
+    assert products(large, point, (1, 1), ((0, 0), (0, 0))) == 1
+    assert products(small, jnp.ones((3, 3, 1, 2)), (1, 1), same, 2) == 0
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 5), (7, 4), (12, 9)])
+def test_max_pool_is_flax_max_pool(shape):
+    x = jnp.asarray(GENERATOR.normal(size=(2, *shape, 3)), jnp.float32) - 5.0  # negative: zero padding would show
+
+    def theirs(x):
+        return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+
+    np.testing.assert_array_equal(max_pool(x), theirs(x))
+    gradients = [jax.grad(lambda x, f=f: (f(x) ** 2).sum())(x) for f in (max_pool, theirs)]
+    np.testing.assert_allclose(*gradients, rtol=1e-6)
+    assert max_pool(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
