@@ -50,14 +50,9 @@ def assert_stats_close(actual: Stats, expected: Stats, rtol: float = 1e-5) -> No
         np.testing.assert_allclose(actual[name], expected[name], rtol=rtol, atol=1e-6, err_msg=name)
 
 
-@settings(deadline=None, max_examples=15)
-@given(
-    batch=st.integers(1, 3),
-    side=st.sampled_from([None, 3]),
-    mean=st.sampled_from([0.0, 300.0]),
-    seed=st.integers(0, 99),
-)
-def test_training_follows_the_formula(batch: int, side: int | None, mean: float, seed: int) -> None:
+@settings(deadline=None, max_examples=40)
+@given(side=st.sampled_from([None, 3]), mean=st.sampled_from([0.0, 300.0]), seed=st.integers(0, 99))
+def test_training_follows_the_formula(side: int | None, mean: float, seed: int) -> None:
     # A mean far above the deviation is where E[x^2] - E[x]^2 has no digits left; ddof=1 shows at these small counts.
     rng = np.random.default_rng(seed)
     shape = (3, 4) if side is None else (2, side, side + 1, 4)
@@ -65,7 +60,10 @@ def test_training_follows_the_formula(batch: int, side: int | None, mean: float,
     variables = make_variables(4, seed)
     y, stats = train(variables, x)
     expected, expected_stats = numpy_batch_norm(variables, x, np.ones(len(x)))
-    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=2e-4)
+    # The mean is known to float32's rounding of its own size; what that makes of y grows as the deviation shrinks.
+    deviation = x.reshape(-1, 4).std(0, dtype=np.float64)
+    tolerance = 1e-5 + 1e-4 * np.abs(expected) + 4 * np.finfo(np.float32).eps * np.abs(x).max() / deviation
+    assert (np.abs(y - expected) <= tolerance).all()
     assert_stats_close(stats, expected_stats)
 
 

@@ -130,8 +130,8 @@ def test_clipping_counts_the_trainable_gradients_only():
     frozen = MODULES[:5]
     trainable, _ = partition(PARAMS, frozen)
     gradients, _ = partition(GRADIENTS, frozen)
-    norm = float(optax.global_norm(gradients))
-    assert norm < 0.5 * float(optax.global_norm(GRADIENTS))
+    norm = float(optax.tree.norm(gradients))
+    assert norm < 0.5 * float(optax.tree.norm(GRADIENTS))
     optimizer = make_optimizer(
         PARAMS, schedules.constant(), (1.0, 1.0, 1.0), frozen=frozen, momentum=0.0, clip_norm=norm / 2
     )
@@ -141,11 +141,11 @@ def test_clipping_counts_the_trainable_gradients_only():
 
 
 def test_clipping_is_global_over_groups():
-    norm = float(optax.global_norm(GRADIENTS))
+    norm = float(optax.tree.norm(GRADIENTS))
     optimizer = make_optimizer(PARAMS, schedules.constant(), (1.0,) * 3, momentum=0.0, clip_norm=norm / 4)
     moved = run(optimizer, PARAMS, GRADIENTS, steps=1)
     delta = jax.tree.map(jnp.subtract, PARAMS, moved)
-    np.testing.assert_allclose(float(optax.global_norm(delta)), norm / 4, rtol=1e-5)
+    np.testing.assert_allclose(float(optax.tree.norm(delta)), norm / 4, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
