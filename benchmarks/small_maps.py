@@ -19,6 +19,8 @@ from machine import describe, spread
 from jaxclf.models.conv import convolution, max_pool
 
 NUMBERS = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
+Sides = tuple[int, int]
+Padding = tuple[tuple[int, int], ...]
 #: side of the map, channels in, channels out, kernel, stride
 CASES = ((2, 512, 512, 3, 1), (3, 512, 512, 3, 1), (4, 512, 512, 3, 1), (4, 256, 512, 3, 2), (16, 64, 256, 1, 1))
 
@@ -51,13 +53,13 @@ generator = np.random.default_rng(0)
 for side, inputs, outputs, kernel, stride in CASES:
     x = jnp.asarray(generator.normal(size=(32, side, side, inputs)), jnp.float32)
     k = jnp.asarray(generator.normal(size=(kernel, kernel, inputs, outputs)), jnp.float32)
-    rest = ((stride, stride), ((kernel // 2, kernel // 2),) * 2)
+    strides, padding = (stride, stride), ((kernel // 2, kernel // 2),) * 2
 
-    def ours(x: jax.Array, k: jax.Array, rest: tuple = rest) -> jax.Array:
-        return convolution(x, k, *rest, dimension_numbers=NUMBERS)
+    def ours(x: jax.Array, k: jax.Array, s: Sides = strides, p: Padding = padding) -> jax.Array:
+        return convolution(x, k, s, p, dimension_numbers=NUMBERS)
 
-    def theirs(x: jax.Array, k: jax.Array, rest: tuple = rest) -> jax.Array:
-        return lax.conv_general_dilated(x, k, *rest, dimension_numbers=NUMBERS)
+    def theirs(x: jax.Array, k: jax.Array, s: Sides = strides, p: Padding = padding) -> jax.Array:
+        return lax.conv_general_dilated(x, k, s, p, dimension_numbers=NUMBERS)
 
     compare(f"{kernel}x{kernel} /{stride}, {inputs} -> {outputs}, {side} x {side}", ours, theirs, x, k)
 

@@ -69,7 +69,7 @@ def two_phase(settings: Settings, *, lr: float | None = None, epochs: int | None
     Args:
       settings: every other choice. `weights="none"` means from scratch.
       lr: rate of the last layer group; None takes `DEFAULT_LR`.
-      epochs: length of the last phase as a single cosine cycle; None runs cycles of 1 and 2 epochs (pretrained) or
+      epochs: length of the last phase as a single cosine cycle; None runs cycles of 1, 2 and 4 epochs (pretrained) or
         1, 2, 4 and 8 (scratch).
     """
     scratch = settings.weights == "none"
@@ -79,7 +79,7 @@ def two_phase(settings: Settings, *, lr: float | None = None, epochs: int | None
     if epochs is not None and epochs < 1:
         raise ValueError(f"epochs={epochs} must be at least 1")
     cycles: dict[str, Any] = (
-        {"cycle_epochs": epochs} if epochs else {"num_cycles": 4 if scratch else 2, "cycle_mult": 2}
+        {"cycle_epochs": epochs} if epochs else {"num_cycles": 4 if scratch else 3, "cycle_mult": 2}
     )
     if scratch:
         # Nothing is pretrained, so there is nothing to freeze and no layer that deserves a lower rate.

@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
-from jaxclf.data import drawn
-from jaxclf.data.drawn import KINDS, draw_face, write_drawings
+from jaxclf.data import drawings
+from jaxclf.data.drawings import write_drawings
+from jaxclf.data.drawn import KINDS, draw_face
 
 
 def digest(*drawings: Image.Image) -> str:
@@ -76,7 +77,7 @@ def test_a_changed_drawing_needs_a_new_format_number() -> None:
     """Mean colours of four drawings to 1.5 levels: coarse enough for any Pillow, fine enough to see a change."""
     golden = {1: [[160.8, 134.4, 105.8], [161.9, 125.7, 126.8], [169.5, 140.6, 110.9], [162.6, 130.2, 135.7]]}
     means = [np.asarray(draw_face(kind, seed)).mean((0, 1)) for kind in KINDS for seed in (0, 1)]
-    np.testing.assert_allclose(means, golden[drawn._FORMAT], atol=1.5, rtol=0)
+    np.testing.assert_allclose(means, golden[drawings.FORMAT], atol=1.5, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +196,7 @@ def test_write_drawings_lays_out_a_folder_of_classes(tmp_path: Path) -> None:
 
 def test_the_files_hold_the_drawings_of_their_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     colours = {"cat": (200, 40, 40), "dog": (40, 40, 200)}
-    monkeypatch.setattr(drawn, "draw_face", lambda kind, seed, size: Image.new("RGB", (size, size), colours[kind]))
+    monkeypatch.setattr(drawings, "draw_face", lambda kind, seed, size: Image.new("RGB", (size, size), colours[kind]))
     for path in write_small(tmp_path / "faces").rglob("*.jpg"):
         with Image.open(path) as drawing:
             assert abs(np.asarray(drawing)[8, 8] - np.array(colours[path.parent.name])).max() <= 2
@@ -215,7 +216,7 @@ def test_the_same_set_is_reused_without_drawing(tmp_path: Path, monkeypatch: pyt
     def no_drawing(*args: object, **kwargs: object) -> None:
         raise AssertionError("drew again")
 
-    monkeypatch.setattr(drawn, "draw_face", no_drawing)
+    monkeypatch.setattr(drawings, "draw_face", no_drawing)
     assert write_small(tmp_path / "faces") == tmp_path / "faces"
     assert snapshot(tmp_path / "faces") == before
 
@@ -286,7 +287,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path, error: type[BaseExcep
 
 def test_a_killed_run_leaves_nothing_that_a_later_run_trusts(tmp_path: Path) -> None:
     program = (
-        "import os, sys; from jaxclf.data.drawn import write_drawings; "
+        "import os, sys; from jaxclf.data.drawings import write_drawings; "
         "write_drawings(sys.argv[1], num_train=60, num_valid=2, size=16, on_progress=lambda *_: os._exit(9))"
     )
     assert run_python(program, str(tmp_path / "faces")).returncode == 9

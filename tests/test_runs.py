@@ -172,7 +172,7 @@ def test_pretrained_recipes_have_the_stated_phases():
     recipe = two_phase(Settings(), lr=0.5)
     assert [phase.frozen for phase in recipe.phases] == [MODULES[:5], ()]
     assert all(phase.lrs == (0.005, 0.05, 0.5) for phase in recipe.phases)
-    assert [phase.num_epochs for phase in recipe.phases] == [2, 3]
+    assert [phase.num_epochs for phase in recipe.phases] == [2, 7]
     assert [phase.num_epochs for phase in two_phase(Settings(), epochs=5).phases] == [2, 5]
     assert [phase.frozen for phase in head_only(Settings(), epochs=4).phases] == [MODULES[:5]]
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxclf.analysis import confusion_matrix
 from jaxclf.cli.terminal import Terminal
 from jaxclf.config import Recipe, Settings
-from jaxclf.data.drawn import write_drawings
+from jaxclf.data.drawings import write_drawings
 from jaxclf.metrics import Predictions
 from jaxclf.recipe import run_recipe, two_phase
 from jaxclf.runs import PREDICTIONS, check_out
