@@ -272,3 +272,23 @@ def test_real_photos(shared_dogscats, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row for row in rows if row["kind"] == "epoch"][-1]["train_loss"] < 0.6
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["accuracy"] > 0.55
+
+
+def test_speed_is_measured_between_finished_steps(monkeypatch):
+    """Not over steps that are only dispatched, nor over the compile or a validation."""
+    from jaxclf.cli import terminal
+    from jaxclf.loop import Progress
+
+    clock = iter([10.0, 11.0, 12.0, 16.0, 30.0, 31.0])
+    monkeypatch.setattr(terminal.time, "perf_counter", lambda: next(clock))
+    speed = terminal._Speed()
+
+    def seen(epoch, step):
+        return speed.update(Progress(step + 1, 100, 8, {"epoch": epoch, "step": step}))
+
+    assert seen(0, 9) == ""  # after the compile
+    assert seen(0, 9) == ""  # dispatched since, nothing finished
+    assert seen(0, 19) == "  40 images/s"  # 10 steps of 8 in 2 s
+    assert seen(0, 29) == "  20 images/s"
+    assert seen(1, 39) == "  20 images/s"  # a validation lies between
+    assert seen(1, 49) == "  80 images/s"

@@ -19,6 +19,27 @@ from jaxclf.runs import CONTENTS
 from jaxclf.trees import MODULES
 
 
+class _Speed:
+    """Images per second between two logged steps of an epoch: there the device has really finished its work.
+
+    Steps in between are only dispatched, the first includes compiling, and between epochs stands the validation.
+    """
+
+    def __init__(self) -> None:
+        self.last: tuple[int, int, float] | None = None  # epoch, step, time of the last logged step
+        self.text = ""
+
+    def update(self, progress: FitProgress) -> str:
+        row, now = progress.latest, time.perf_counter()
+        if row is None or (self.last is not None and self.last[1] == row["step"]):
+            return self.text
+        if self.last is not None and self.last[0] == row["epoch"]:
+            images = (row["step"] - self.last[1]) * progress.examples
+            self.text = f"  {images / (now - self.last[2]):.0f} images/s"
+        self.last = (row["epoch"], row["step"], now)
+        return self.text
+
+
 class Terminal(Observer):
     """Draws a run's progress with rich; prints one line an epoch where standard output is not a terminal."""
 
@@ -51,17 +72,13 @@ class Terminal(Observer):
         self.note(f"phase {number + 1} of {num_phases}: {describe_phase(phase)}")
         with self._bar(TextColumn("{task.fields[figures]}")) as bar:
             task = bar.add_task("compiling", total=None, figures="")
-            started = [0.0]
+            speed = _Speed()
 
             def on_step(progress: FitProgress) -> None:
-                if progress.step == 1:
-                    started[0] = time.perf_counter()  # the first step compiles: not part of the speed
-                elapsed = time.perf_counter() - started[0]
                 figures = ""
-                if progress.latest is not None and progress.step > 1:
-                    speed = (progress.step - 1) * progress.examples / elapsed
+                if progress.latest is not None:
                     rates = "/".join(f"{lr:.2g}" for lr in progress.latest["lrs"])
-                    figures = f"loss {progress.latest['loss']:.4f}  rate {rates}  {speed:.0f} images/s"
+                    figures = f"loss {progress.latest['loss']:.4f}  rate {rates}{speed.update(progress)}"
                 bar.update(
                     task, description="training", total=progress.num_steps, completed=progress.step, figures=figures
                 )
