@@ -22,7 +22,7 @@ NUMBERS = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 Sides = tuple[int, int]
 Padding = tuple[tuple[int, int], ...]
 #: side of the map, channels in, channels out, kernel, stride
-CASES = ((2, 512, 512, 3, 1), (3, 512, 512, 3, 1), (4, 512, 512, 3, 1), (4, 256, 512, 3, 2), (16, 64, 256, 1, 1))
+CASES = ((2, 512, 512, 3, 1), (3, 512, 512, 3, 1), (4, 512, 512, 3, 1), (4, 256, 512, 3, 2))
 
 
 def seconds(function: Callable[..., jax.Array], *args: jax.Array) -> float:

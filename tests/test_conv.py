@@ -42,13 +42,12 @@ def test_values_and_gradients_are_the_convolutions(height, width, size, stride, 
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
-def test_small_maps_and_pointwise_kernels_are_products():
+def test_small_maps_are_products():
     small, large = jnp.ones((1, 4, 4, 2)), jnp.ones((1, 5, 4, 2))
-    kernel, point, same = jnp.ones((3, 3, 2, 2)), jnp.ones((1, 1, 2, 2)), ((1, 1), (1, 1))
+    kernel, same = jnp.ones((3, 3, 2, 2)), ((1, 1), (1, 1))
     assert small.shape[1] * small.shape[2] == MAX_PRODUCT_POSITIONS
     assert products(small, kernel, (1, 1), same) == 1
     assert products(large, kernel, (1, 1), same) == 0
-    assert products(large, point, (1, 1), ((0, 0), (0, 0))) == 1
     assert products(small, jnp.ones((3, 3, 1, 2)), (1, 1), same, 2) == 0
 
 

@@ -134,7 +134,7 @@ def test_the_callers_arrays_survive_donation(tiny):
 
 
 def count_products(jaxpr) -> int:
-    """Convolutions and matrix products, which small convolutions and 1x1 ones are."""
+    """Convolutions and matrix products, which convolutions on small maps are."""
     total = 0
     for equation in jaxpr.eqns:
         total += equation.primitive.name in ("conv_general_dilated", "dot_general")

@@ -1,9 +1,9 @@
 """Convolution and max-pool in the forms that XLA runs fast, forwards and backwards; the results are the same.
 
 XLA's CPU convolution falls back to a naive loop on feature maps smaller than about 4 x 4, which is what small pictures
-leave for the last stage: 3x3, 512 -> 512 channels, batch 32 on a 2 x 2 map took 650 ms forwards and 1,360 ms
-backwards, as one matrix product 12 and 20 ms (2 cores, jax 0.12). A 1x1 convolution is a matrix product anyway. The
-gradient of `reduce_window` (select-and-scatter) took 180 ms where that of nine shifted maxima took 21.
+leave for the last stage: 3x3, 512 -> 512 channels, batch 32 on a 2 x 2 map takes 276 ms forwards and 583 ms with its
+gradients, as one matrix product 5 and 12 ms. A max-pool's gradient (select-and-scatter) takes 111 ms where that of nine
+shifted maxima takes 18. Measured by `benchmarks/small_maps.py`, see `benchmarks/results/`.
 """
 
 from collections.abc import Sequence
@@ -44,8 +44,7 @@ def convolution(
     """
     sides = zip(x.shape[1:3], padding, kernel.shape[:2], strides, strict=True)
     height, width = ((side + sum(pad) - size) // stride + 1 for side, pad, size, stride in sides)
-    pointwise = kernel.shape[:2] == (1, 1)
-    if feature_group_count > 1 or not (pointwise or height * width <= MAX_PRODUCT_POSITIONS):
+    if feature_group_count > 1 or height * width > MAX_PRODUCT_POSITIONS:
         return lax.conv_general_dilated(
             x, kernel, strides, padding, feature_group_count=feature_group_count, precision=precision, **others
         )
