@@ -11,9 +11,7 @@ which counts the mapped file too. The target is under 1 s and under 2.5 times th
 import argparse
 import io
 import json
-import os
 import pickle
-import platform
 import statistics
 import struct
 import subprocess
@@ -24,7 +22,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import safetensors
+from machine import describe
 from safetensors.numpy import save_file
 
 from jaxclf.models import create_classifier, init_variables
@@ -97,20 +95,12 @@ def write_legacy(arrays: dict[str, np.ndarray], path: Path) -> None:
     path.write_bytes(buffer.getvalue())
 
 
-def processor() -> str:
-    """The processor's name, as far as the system tells."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", default="resnet50", help="resnet50 has 102 MB")
     parser.add_argument("--runs", type=int, default=7, help="processes per line")
     args = parser.parse_args()
-    print(f"{processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}")
-    print(f"Python {platform.python_version()}, numpy {np.__version__}, safetensors {safetensors.__version__}")
+    print(describe("numpy", "safetensors"))
     variables = init_variables(create_classifier(args.arch, 1000), jax.random.key(0), image_size=64)
     arrays = to_state_dict(jax.device_get(variables), args.arch)
     print(f"{'file':14} {'MB':>6} {'call':26} {'median s':>9} {'spread s':>15} {'memory':>8} {'x file':>7}")

@@ -9,17 +9,15 @@ top-5 0.7686 and log loss 2.0322.
 
 import argparse
 import io
-import os
-import platform
 import time
 import zipfile
 from pathlib import Path
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from machine import describe
 from PIL import Image
 
 from jaxclf.augment import normalize
@@ -64,13 +62,6 @@ def score(pretrained: Pretrained, images: np.ndarray, labels: np.ndarray, batch_
     return tuple(float(sum(column)) / len(images) for column in zip(*sums, strict=True))
 
 
-def processor() -> str:
-    """The processor's name, as far as the system tells."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=DATA, help="tiny-imagenet-val.zip")
@@ -78,8 +69,7 @@ def main() -> None:
     parser.add_argument("--num-images", type=int, default=None, help="take every k-th image; all without it")
     args = parser.parse_args()
     jax.config.update("jax_default_matmul_precision", "highest")
-    print(f"{processor()}, {os.cpu_count()} cores; computed on {jax.devices()[0].device_kind} in float32")
-    print(f"Python {platform.python_version()}, jax {jax.__version__}, flax {flax.__version__}")
+    print(describe())
     images, labels = read_images(args.data, args.num_images)
     print(f"{len(images)} images of {args.data.name}")
     print(f"{'weights':24} {'top-1':>8} {'top-5':>8} {'log loss':>9} {'seconds':>8}")

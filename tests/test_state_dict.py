@@ -7,24 +7,12 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from test_models import BASIC, RICH
 
 from jaxclf.models import ResNetConfig, Variables, create_classifier, get_config, init_variables, list_archs
 from jaxclf.weights import convert_state_dict, merge_variables, to_state_dict
 from jaxclf.weights.state_dict import _entries
 
-BASIC = ResNetConfig("tiny-basic", "basic", (2, 1, 1, 1), stage_widths=(8, 8, 16, 16), stem_width=8)
-RICH = ResNetConfig(
-    "tiny-rich",
-    "bottleneck",
-    (1, 1, 1, 1),
-    stem="tiered",
-    stem_width=16,
-    stage_widths=(8, 8, 8, 16),
-    groups=2,
-    base_width=32,
-    downsample="avg",
-    squeeze_excitation=True,
-)
 COUNTER = "num_batches_tracked"
 
 
