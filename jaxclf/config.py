@@ -12,6 +12,7 @@ from jaxclf.schedules import cycle_boundaries
 from jaxclf.trees import check_frozen
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+ResizeName = Literal["crop", "squish", "pad"]
 AugmentName = Literal["none", "side_on"]
 FORMAT_VERSION = 1
 
@@ -30,6 +31,8 @@ class Preprocess:
       mean, std: per channel, for pixel values in [0, 1]: input = (pixel - mean) / std.
       interpolation: Pillow's filter for the one resize, antialiased.
       crop_fraction: evaluation resizes the shorter side to round(image_size / crop_fraction), then crops the centre.
+      resize: how a picture becomes a square: "crop" cuts the centre out, "squish" changes the proportions, "pad" keeps
+        them and mirrors the borders. The last two show all of the picture.
     """
 
     image_size: int = 224
@@ -37,6 +40,7 @@ class Preprocess:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     interpolation: Interpolation = "bilinear"
     crop_fraction: float = 0.875
+    resize: ResizeName = "crop"
 
     def __post_init__(self) -> None:
         _require(self.image_size >= 8, f"image_size={self.image_size} must be at least 8 pixels")

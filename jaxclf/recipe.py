@@ -290,7 +290,7 @@ def evaluate_run(run: Run, data: str | os.PathLike[str], split: str = "auto") ->
         image_size=run.spec.preprocess.image_size,
         train=False,
         preprocess=run.spec.preprocess,
-        cache=False,
+        cache="none",
     )
     return {**evaluate(run.model, run.variables, loader, predict_step=run.predict_step), "examples": sentence}
 

@@ -28,6 +28,15 @@ def shared_dogscats() -> Path:
     return folder
 
 
+@pytest.fixture
+def shared_photos() -> Path:
+    """A hundred photos of many sizes, where this checkout has them."""
+    folder = SHARED / "data" / "photos"
+    if not folder.is_dir():
+        pytest.skip("needs the real photos in ../shared/data/photos, which a plain clone does not have")
+    return folder
+
+
 def write_class_folders(root: Path, counts: dict[str, int], *, size: int = 40, seed: int = 0) -> Path:
     """Class folders of noisy pictures, each class with its own colour: learnable in a few steps."""
     generator = np.random.default_rng(seed)

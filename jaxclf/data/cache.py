@@ -1,18 +1,34 @@
-"""Decode once: prepared pictures kept in memory, so that later epochs touch no file."""
+"""Decode once: pictures transformed to one size and kept, in memory or on disk, so that later epochs touch no file."""
 
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 
+from jaxclf.array_file import ArrayFileError, ArrayWriter, open_array
+from jaxclf.compilation import default_cache_dir
 from jaxclf.data.sources import DataSource, Example
 
-#: The cache takes at most this share of the machine's memory; a larger data set is decoded anew every epoch.
+#: Caches in memory take at most this share of the machine's memory; what does not fit goes to disk.
 MEMORY_SHARE = 0.25
 
 #: Example.image -> uint8 [side, side, 3].
 Transform = Callable[..., np.ndarray]
+#: Called with (pictures done, pictures in all).
+OnProgress = Callable[[int, int], None]
+OnBadImage = Literal["error", "skip"]
+SUFFIX = ".pictures"
+
+
+class BadImage(NamedTuple):
+    """A picture that could not be read: its position in the source, its name, and why (with the path)."""
+
+    index: int
+    name: str
+    reason: str
 
 
 def physical_memory() -> int:
@@ -26,6 +42,11 @@ def physical_memory() -> int:
 def fits_in_memory(num_examples: int, side: int) -> bool:
     """Whether `num_examples` pictures of `side` x `side` x 3 bytes stay within `MEMORY_SHARE` of the memory."""
     return num_examples * side * side * 3 <= MEMORY_SHARE * physical_memory()
+
+
+def pictures_dir() -> Path:
+    """The user's own folder for caches of pictures: `$XDG_CACHE_HOME/jaxclf/pictures`, or under `~/.cache`."""
+    return default_cache_dir().parent / "pictures"
 
 
 class Prepared:
@@ -48,6 +69,51 @@ class Prepared:
     def name(self, index: int) -> str:
         return self.source.name(index)
 
+    def fill(
+        self, *, num_threads: int, on_progress: OnProgress | None = None, on_bad_image: OnBadImage = "error"
+    ) -> tuple[BadImage, ...]:
+        """Transforms every picture once, to find those that cannot be read; nothing is kept.
+
+        Args:
+          num_threads: how many at a time.
+          on_progress: called after each picture.
+          on_bad_image: "error" raises for the first bad picture, in order; "skip" goes on.
+
+        Returns:
+          The bad pictures, in order; none with "error".
+
+        Raises:
+          ValueError: for a picture that cannot be read, naming it.
+        """
+        return self._each(range(len(self)), lambda index: self[index], num_threads, on_progress, on_bad_image)
+
+    def _each(
+        self,
+        indices: "range | np.ndarray",
+        work: Callable[[int], object],
+        num_threads: int,
+        on_progress: OnProgress | None,
+        on_bad_image: OnBadImage,
+    ) -> tuple[BadImage, ...]:
+        bad: list[BadImage] = []
+        before = len(self) - len(indices)
+        with ThreadPoolExecutor(num_threads) as pool:
+            jobs = [(int(index), pool.submit(work, int(index))) for index in indices]
+            try:
+                for done, (index, job) in enumerate(jobs, before + 1):
+                    try:
+                        job.result()
+                    except ValueError as error:
+                        if on_bad_image == "error" or isinstance(error, ArrayFileError):
+                            raise
+                        bad.append(BadImage(index, self.name(index), str(error)))
+                    if on_progress is not None:
+                        on_progress(done, len(self))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        return tuple(bad)
+
 
 class RamCache(Prepared):
     """`Prepared`, but each picture is transformed at its first access only and then kept as uint8.
@@ -64,21 +130,80 @@ class RamCache(Prepared):
         if not self._filled[index]:
             self._images[index] = self.transform(self.source[index].image)
             self._filled[index] = True
-        return Example(self._images[index], int(self.labels[index]))
+        return Example(self._images[index], self.labels[index])
 
-    def fill(self, *, num_threads: int, on_progress: Callable[[int, int], None] | None = None) -> None:
-        """Transforms whatever is missing. `on_progress(done, total)` is called after each picture.
 
-        Raises:
-          ValueError: for the first picture, in order, that cannot be read.
+class DiskCache(Prepared):
+    """`Prepared`, kept in a memory-mapped file. Until `fill` has run, pictures are transformed at every access.
+
+    Args:
+      source, transform, side: as for `Prepared`.
+      key: what the pixels depend on, see `jaxclf.data.fingerprints`. A file with another key is never used.
+      folder: where the file is kept; default: `pictures_dir()`.
+    """
+
+    def __init__(
+        self,
+        source: DataSource,
+        transform: Transform,
+        side: int,
+        *,
+        key: str,
+        folder: str | os.PathLike[str] | None = None,
+    ):
+        super().__init__(source, transform, side)
+        self.key = key
+        self.path = Path(folder if folder is not None else pictures_dir()) / f"{key[:32]}{SUFFIX}"
+        self._rows: np.ndarray | None = None
+
+    def __getitem__(self, index: int) -> Example:
+        if self._rows is None:
+            return super().__getitem__(index)
+        return Example(self._rows[index], self.labels[index])
+
+    def fill(
+        self, *, num_threads: int, on_progress: OnProgress | None = None, on_bad_image: OnBadImage = "error"
+    ) -> tuple[BadImage, ...]:
+        """Opens the file, or builds it if it is missing, stale, cut short or damaged. See `Prepared.fill`.
+
+        A picture that cannot be read is left out with "skip"; the file is then not kept, so that a mended picture
+        shows at the next run.
         """
-        with ThreadPoolExecutor(num_threads) as pool:
-            jobs = [pool.submit(self.__getitem__, index) for index in range(len(self))]
-            try:
-                for done, job in enumerate(jobs, 1):
-                    job.result()
-                    if on_progress is not None:
-                        on_progress(done, len(self))
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        if self._rows is not None:
+            return ()
+        found = open_array(self.path, self.key, on_progress)
+        if found is None:
+            bad = self._build(num_threads, on_progress, on_bad_image)
+            found = open_array(self.path, self.key)
+            if found is None:
+                raise ValueError(f"the cache {self.path} was damaged while it was written; remove it and try again")
+            if bad:
+                self.path.unlink(missing_ok=True)  # the mapping stays valid
+        else:
+            bad = ()
+        self._rows = found.rows
+        return bad
+
+    def _build(self, num_threads: int, on_progress: OnProgress | None, on_bad_image: OnBadImage) -> tuple[BadImage, ...]:
+        writer = ArrayWriter(self.path, (len(self), self.side, self.side, 3), np.uint8, self.key)
+        try:
+            bad = self._each(
+                writer.missing,
+                lambda index: writer.write(index, self.transform(self.source[index].image)),
+                num_threads,
+                on_progress,
+                on_bad_image,
+            )
+            writer.finish(without=[picture.index for picture in bad])
+        finally:
+            writer.close()
+        return bad
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_rows": None, "_mapped": self._rows is not None}  # another process maps it itself
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        mapped = state.pop("_mapped")
+        self.__dict__.update(state)
+        found = open_array(self.path, self.key) if mapped else None
+        self._rows = found.rows if found is not None else None

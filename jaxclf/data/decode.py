@@ -1,15 +1,26 @@
 """From a file to uint8 RGB pixels: every Pillow mode, EXIF orientation, one resize. Only here images are opened."""
 
+import io
 import os
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
 from jaxclf.config import Preprocess
+from jaxclf.data.jpeg import is_cut_short
 
-#: What can be classified: a file, a PIL image, or uint8 pixels [h, w, 3] or [h, w].
-Picture = str | os.PathLike[str] | Image.Image | np.ndarray
+
+@runtime_checkable
+class Encoded(Protocol):
+    """An image file that is not a file on disk (a zip's member, a record): `str()` of it names it in messages."""
+
+    def read_bytes(self) -> bytes: ...
+
+
+#: What can be classified: a file, an encoded file, a PIL image, or uint8 pixels [h, w, 3] or [h, w].
+Picture = str | os.PathLike[str] | Encoded | Image.Image | np.ndarray
 
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -19,38 +30,49 @@ RESAMPLING = {
 }
 #: Training pictures are kept this much larger than the network's input, so that rotation and zoom have pixels to use.
 PRESIZE_RATIO = 1.15
+_JPEG = ("JPEG", "MPO")  # MPO: several JPEG pictures in one file, as phones write them; the first is the photo
 
 
-def read_image(path: str | os.PathLike[str]) -> Image.Image:
+def read_image(source: str | os.PathLike[str] | Encoded, *, covering: int | None = None) -> Image.Image:
     """Opens an image file as RGB, turned upright by its EXIF orientation.
+
+    Args:
+      source: a path, or something with `read_bytes()`.
+      covering: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as its shorter side keeps at least so many
+        pixels: much faster, and the pixels differ a little from a full decode and resize. None decodes it whole.
 
     Raises:
       ValueError: naming the path, if the file is missing, empty, cut short, too large to be a photo, or not a picture.
     """
-    path = Path(path)
+    name = str(source)
     try:
-        if path.stat().st_size == 0:
-            raise ValueError(f"image {path} is empty (0 bytes); restore or remove it")
-        with Image.open(path) as image:
+        data = Path(source).read_bytes() if isinstance(source, str | os.PathLike) else source.read_bytes()
+        if not data:
+            raise ValueError(f"image {name} is empty (0 bytes); restore or remove it")
+        with Image.open(io.BytesIO(data)) as image:
+            if covering is not None and image.format in _JPEG:
+                image.draft(None, (covering, covering))
             image.load()
+            if image.format in _JPEG and is_cut_short(data, image):
+                raise ValueError(f"image {name} is cut short: its lower part is missing; restore or remove it")
             return to_rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError as error:
-        raise ValueError(f"image {path} does not exist") from error
+        raise ValueError(f"image {name} does not exist") from error
     except Image.DecompressionBombError as error:
-        raise ValueError(f"image {path} is too large to be a photo: {error}") from error
+        raise ValueError(f"image {name} is too large to be a photo: {error}") from error
     except MemoryError:
         raise
     except ValueError as error:
-        if str(path) in str(error):
+        if name in str(error):
             raise
-        raise _unreadable(path, error) from error
+        raise _unreadable(name, error) from error
     except Exception as error:  # Pillow's readers raise OSError, SyntaxError, struct.error, ... for damaged files
-        raise _unreadable(path, error) from error
+        raise _unreadable(name, error) from error
 
 
-def _unreadable(path: Path, error: Exception) -> ValueError:
+def _unreadable(name: str, error: Exception) -> ValueError:
     return ValueError(
-        f"image {path} cannot be read: {type(error).__name__}: {error}; it is damaged or not a picture: restore or "
+        f"image {name} cannot be read: {type(error).__name__}: {error}; it is damaged or not a picture: restore or "
         "remove it"
     )
 
@@ -89,11 +111,15 @@ def resize_shorter_side(image: Image.Image, side: int, interpolation: str) -> Im
 
     Antialiased: Pillow widens the filter when it shrinks.
     """
-    width, height = image.size
-    shorter, longer = min(width, height), max(width, height)
-    other = max(int(side * longer / shorter), side)
-    size = (side, other) if width <= height else (other, side)
+    size = _resized(image.size, side)
     return image if image.size == size else image.resize(size, RESAMPLING[interpolation])
+
+
+def _resized(size: tuple[int, int], side: int) -> tuple[int, int]:
+    width, height = size
+    shorter, longer = min(size), max(size)
+    other = max(int(side * longer / shorter), side)
+    return (side, other) if width <= height else (other, side)
 
 
 def crop_center(image: Image.Image, side: int) -> Image.Image:
@@ -102,8 +128,10 @@ def crop_center(image: Image.Image, side: int) -> Image.Image:
     return image.crop((left, top, left + side, top + side))
 
 
-def pixels(image: Picture) -> Image.Image:
-    """A path, a PIL image or a uint8 [h, w, 3] array as an RGB PIL image.
+def pixels(image: Picture, *, covering: int | None = None) -> Image.Image:
+    """A path, an encoded file, a PIL image or a uint8 [h, w, 3] array as an RGB PIL image.
+
+    `covering` allows a file to be decoded at a reduced size, see `read_image`.
 
     Raises:
       ValueError: for an array that is not uint8 [h, w, 3] or [h, w], or a file that cannot be read.
@@ -116,20 +144,62 @@ def pixels(image: Picture) -> Image.Image:
         return to_rgb(Image.fromarray(image))
     if isinstance(image, Image.Image):
         return to_rgb(ImageOps.exif_transpose(image))
-    return read_image(image)
+    return read_image(image, covering=covering)
 
 
 def evaluation_pixels(image: Picture, preprocess: Preprocess) -> np.ndarray:
-    """What the network is evaluated on: one resize, then the centre crop. uint8 [image_size, image_size, 3]."""
-    side = round(preprocess.image_size / preprocess.crop_fraction)
-    resized = resize_shorter_side(pixels(image), side, preprocess.interpolation)
-    return np.asarray(crop_center(resized, preprocess.image_size))
+    """What the network is evaluated on, from the whole picture with one resize: uint8 [image_size, image_size, 3].
+
+    With `resize="crop"` the shorter side becomes round(image_size / crop_fraction) and the centre is cut out. "squish"
+    and "pad" show everything there is, so the crop fraction does not apply to them.
+    """
+    side = preprocess.image_size
+    if preprocess.resize == "crop":
+        shorter = round(side / preprocess.crop_fraction)
+        return np.asarray(crop_center(resize_shorter_side(pixels(image), shorter, preprocess.interpolation), side))
+    return _whole(pixels(image), side, preprocess)
 
 
 def presized_pixels(image: Picture, preprocess: Preprocess) -> np.ndarray:
-    """What augmentation starts from: the shorter side at `presize(image_size)`, centre crop. uint8 [s, s, 3]."""
+    """What augmentation starts from: uint8 [s, s, 3], s = presize(image_size).
+
+    The centre square of the picture ("crop"), or all of it ("squish", "pad"). JPEG files are decoded at the smallest
+    size that covers s, so pixels differ a little from those of a full decode.
+    """
     side = presize(preprocess.image_size)
-    return np.asarray(crop_center(resize_shorter_side(pixels(image), side, preprocess.interpolation), side))
+    if preprocess.resize == "crop":
+        return np.asarray(resize_center_square(pixels(image, covering=side), side, preprocess.interpolation))
+    return _whole(pixels(image, covering=side if preprocess.resize == "squish" else None), side, preprocess)
+
+
+def resize_center_square(image: Image.Image, side: int, interpolation: str) -> Image.Image:
+    """What `resize_shorter_side` and `crop_center` give, without resizing what is then cut away.
+
+    At the cut edges the filter sees no pixels from beyond, a difference of a level or two in the outermost pixels.
+    """
+    if image.size == (side, side):
+        return image
+    resized = _resized(image.size, side)
+    offsets = [round((length - side) / 2.0) for length in resized]
+    scales = [length / new for length, new in zip(image.size, resized, strict=True)]
+    left, top = (offset * scale for offset, scale in zip(offsets, scales, strict=True))
+    right, bottom = ((offset + side) * scale for offset, scale in zip(offsets, scales, strict=True))
+    box = (left, top, min(right, image.width), min(bottom, image.height))
+    return image.resize((side, side), RESAMPLING[interpolation], box=box)
+
+
+def _whole(image: Image.Image, side: int, preprocess: Preprocess) -> np.ndarray:
+    """All of a picture in a square: its proportions changed ("squish"), or kept, with mirrored borders ("pad")."""
+    method = RESAMPLING[preprocess.interpolation]
+    if preprocess.resize == "squish":
+        return np.asarray(image if image.size == (side, side) else image.resize((side, side), method))
+    width, height = image.size
+    scale = side / max(width, height)
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    scaled = np.asarray(image.resize(size, method))
+    left, top = ((side - length) // 2 for length in size)
+    # "symmetric" repeats as often as it takes, so thin pictures work too.
+    return np.pad(scaled, ((top, side - size[1] - top), (left, side - size[0] - left), (0, 0)), mode="symmetric")
 
 
 def presize(image_size: int) -> int:

@@ -1,19 +1,28 @@
 """Batches of a data source in the order of `epoch_order`, assembled by Grain's threads."""
 
+import copy
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxclf.config import Preprocess
-from jaxclf.data.cache import Prepared, RamCache, fits_in_memory
-from jaxclf.data.decode import evaluation_pixels, presize, presized_pixels
+from jaxclf.data.cache import BadImage, DiskCache, OnBadImage, OnProgress, Prepared, RamCache, fits_in_memory
+from jaxclf.data.decode import PRESIZE_RATIO, evaluation_pixels, presize, presized_pixels
+from jaxclf.data.fingerprints import dataset_key, record_fingerprints
 from jaxclf.data.sources import DataSource, Example
-from jaxclf.order import epoch_order
+from jaxclf.order import balanced_order, epoch_order
+
+#: Where prepared pictures are kept: "memory", "disk", "none" (decoded at every access), or the first two by size.
+CacheKind = Literal["auto", "memory", "disk", "none"]
+#: How training examples are drawn: each once per epoch, or classes equally often, with repetition.
+Sampling = Literal["shuffle", "balanced"]
+#: Part of every key of a cache on disk: pictures written by another form of the code are not used.
+CACHE_VERSION = 1
 
 #: Position in an order that stands for a padded row.
 PADDING = -1
@@ -28,7 +37,7 @@ class Batch(NamedTuple):
 
     Attributes:
       inputs: uint8 [b, h, w, 3].
-      labels: int32 [b].
+      labels: int32 [b], class numbers; or float32 [b, c], 0 or 1 per class, of a multi-label source.
       mask: float32 [b], 1 for an example and 0 for padding.
       index: int32 [b], the example's position in its data source, -1 for padding.
     """
@@ -45,6 +54,13 @@ def default_num_threads() -> int:
     return min(max(cores, 1), 16)
 
 
+class LoaderState(NamedTuple):
+    """Where a loader is: the next batch is number `batch` of epoch `epoch`. Two integers, so it can be stored as JSON."""
+
+    epoch: int
+    batch: int
+
+
 class _Ordered:
     """A source seen through an order: element k is (order[k], example), or a padded row. What Grain reads."""
 
@@ -59,7 +75,7 @@ class _Ordered:
     def __getitem__(self, position: int) -> tuple[int, Example]:
         index = int(self.order[position])
         if index == PADDING:
-            return index, Example(np.zeros((self.side, self.side, 3), np.uint8), 0)
+            return index, Example(np.zeros((self.side, self.side, 3), np.uint8), np.zeros_like(self.source.labels[0]))
         return index, self.source[index]
 
 
@@ -67,10 +83,49 @@ def _stack(rows: list[tuple[int, Example]]) -> Batch:
     index = np.array([position for position, _ in rows], np.int32)
     return Batch(
         inputs=np.stack([np.asarray(example.image) for _, example in rows]),
-        labels=np.array([example.label for _, example in rows], np.int32),
+        labels=np.stack([np.asarray(example.label) for _, example in rows]),
         mask=(index != PADDING).astype(np.float32),
         index=index,
     )
+
+
+class Batches(Iterator[Batch]):
+    """The batches of one epoch. `state` says where it is, `Loader.restore` goes on from there; `close` ends its threads.
+
+    Leaving it to be collected closes it too.
+    """
+
+    def __init__(self, loader: "Loader", state: LoaderState):
+        import grain  # takes seconds to import, so only where it is used
+
+        self.state = state
+        order = loader.order(state.epoch)[state.batch * loader.local_batch_size :]
+        batches = grain.MapDataset.source(_Ordered(loader.prepared, order, loader.prepared.side)).batch(
+            loader.local_batch_size, batch_fn=_stack
+        )
+        options = grain.ReadOptions(num_threads=loader.num_threads, prefetch_buffer_size=2 * loader.num_threads)
+        self._iterator: Any = iter(batches.to_iter_dataset(options))
+
+    def __next__(self) -> Batch:
+        if self._iterator is None:
+            raise StopIteration
+        try:
+            batch = next(self._iterator)
+        except BaseException:
+            self.close()
+            raise
+        self.state = LoaderState(self.state.epoch, self.state.batch + 1)
+        return batch
+
+    def close(self) -> None:
+        """Ends the threads; no more batches come."""
+        iterator, self._iterator = self._iterator, None
+        if iterator is not None:
+            iterator.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_iterator", None) is not None:
+            self.close()
 
 
 class Loader:
@@ -78,18 +133,24 @@ class Loader:
 
     Args:
       dataset: any `DataSource`.
-      batch_size: rows per batch.
+      batch_size: rows per batch, over all shards.
       image_size: side of the network's input in pixels.
       train: shuffled by `epoch_order(seed, k)`, the last incomplete batch dropped (unless the set is smaller than one
         batch, which is then padded); otherwise in the source's order, the last batch padded and masked.
       seed: of the order.
-      preprocess: mean, interpolation, crop fraction; its `image_size` is replaced by `image_size`.
+      preprocess: mean, interpolation, crop fraction, resize; its `image_size` is replaced by `image_size`.
       presized: hand out pictures a little larger than the input, for augmentation on the device; default: as `train`.
-      cache: keep prepared pictures in memory when they fit (see `jaxclf.data.cache`).
+      cache: where prepared pictures are kept: "memory"; "disk", found again by later runs; "none"; "auto" takes memory
+        when they fit into a quarter of it, else the disk (see `jaxclf.data.cache`).
+      cache_dir: folder of the disk cache; default: the user's cache folder.
+      sampling: "shuffle", or "balanced": classes equally often, with repetition (`jaxclf.order.balanced_order`).
       num_threads: decoder threads; `None` takes one per core.
+      shard_index, num_shards: this loader hands out its part of every batch: rows [i * b / n, (i + 1) * b / n). All
+        shards have equally many batches, and together they hold just what one unsharded loader would.
 
     Raises:
-      ValueError: for an empty data set or a batch size below one.
+      ValueError: for an empty data set, a batch size below one or not divisible by `num_shards`, or a shard that does
+        not exist.
     """
 
     def __init__(
@@ -102,65 +163,121 @@ class Loader:
         seed: int = 0,
         preprocess: Preprocess | None = None,
         presized: bool | None = None,
-        cache: bool = True,
+        cache: CacheKind = "auto",
+        cache_dir: str | os.PathLike[str] | None = None,
+        sampling: Sampling = "shuffle",
         num_threads: int | None = None,
+        shard_index: int = 0,
+        num_shards: int = 1,
     ):
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
         if len(dataset) == 0:
             raise ValueError("the data set is empty: there is nothing to load")
+        if num_shards < 1 or batch_size % num_shards:
+            raise ValueError(f"batch_size={batch_size} cannot be divided into num_shards={num_shards} equal parts")
+        if not 0 <= shard_index < num_shards:
+            raise ValueError(f"shard_index={shard_index} must lie in 0 .. {num_shards - 1}")
+        for name, value, known in (("cache", cache, CacheKind), ("sampling", sampling, Sampling)):
+            if value not in known.__args__:  # type: ignore[attr-defined]
+                raise ValueError(f"{name}={value!r} must be one of {', '.join(known.__args__)}")  # type: ignore[attr-defined]
         self.dataset = dataset
         self.batch_size = batch_size
+        self.local_batch_size = batch_size // num_shards
+        self.shard_index = shard_index
         self.train = train
         self.seed = seed
+        self.sampling = sampling
         self.classes = dataset.classes
         self.num_threads = num_threads or default_num_threads()
         self.preprocess = dataclasses.replace(preprocess or Preprocess(), image_size=image_size)
         self.presized = train if presized is None else presized
+        self._keep = np.arange(len(dataset), dtype=np.int32)
         side = presize(image_size) if self.presized else image_size
-        transform = functools.partial(
-            presized_pixels if self.presized else evaluation_pixels, preprocess=self.preprocess
+        if cache == "auto":
+            cache = "memory" if fits_in_memory(len(dataset), side) else "disk"
+        self.cache: CacheKind = cache
+        self.prepared = self._prepare(side, cache_dir)
+
+    def _prepare(self, side: int, cache_dir: str | os.PathLike[str] | None) -> Prepared:
+        function = presized_pixels if self.presized else evaluation_pixels
+        transform = functools.partial(function, preprocess=self.preprocess)
+        if self.cache != "disk":
+            return (RamCache if self.cache == "memory" else Prepared)(self.dataset, transform, side)
+        what = dataclasses.asdict(self.preprocess) | {"mean": None, "std": None}  # applied later, on the device
+        key = dataset_key(
+            record_fingerprints(self.dataset),
+            version=CACHE_VERSION,
+            pixels=function.__name__,
+            presize=PRESIZE_RATIO,
+            preprocess=what,
         )
-        self.cached = cache and fits_in_memory(len(dataset), side)
-        self._prepared = (RamCache if self.cached else Prepared)(dataset, transform, side)
+        return DiskCache(self.dataset, transform, side, key=key, folder=cache_dir)
 
     def __len__(self) -> int:
         """Batches per epoch."""
-        full, rest = divmod(len(self.dataset), self.batch_size)
+        full, rest = divmod(len(self._keep), self.batch_size)
         return max(full, 1) if self.train else full + bool(rest)
 
     @property
     def num_examples(self) -> int:
-        """Examples of one epoch (a training epoch leaves out the incomplete last batch)."""
-        return min(len(self) * self.batch_size, len(self.dataset))
+        """Examples of one epoch, over all shards (a training epoch leaves out the incomplete last batch)."""
+        return min(len(self) * self.batch_size, len(self._keep))
 
-    def fill_cache(self, on_progress: Callable[[int, int], None] | None = None) -> None:
-        """Decodes every picture now, so that a damaged one is found before training starts. Nothing if not cached."""
-        if isinstance(self._prepared, RamCache):
-            self._prepared.fill(num_threads=self.num_threads, on_progress=on_progress)
+    def fill_cache(
+        self, on_progress: OnProgress | None = None, *, on_bad_image: OnBadImage = "error"
+    ) -> tuple[BadImage, ...]:
+        """Decodes every picture now, so that a damaged one is found before training starts.
+
+        Args:
+          on_progress: called with (pictures done, pictures in all).
+          on_bad_image: "error" raises for the first picture that cannot be read; "skip" goes on.
+
+        Returns:
+          The pictures that could not be read, with "skip"; hand their positions to `without`.
+
+        Raises:
+          ValueError: naming the picture.
+        """
+        return self.prepared.fill(num_threads=self.num_threads, on_progress=on_progress, on_bad_image=on_bad_image)
+
+    def without(self, indices: Sequence[int]) -> "Loader":
+        """A loader that leaves out the examples at these positions of the data source, and shares this one's cache.
+
+        Raises:
+          ValueError: if nothing would be left.
+        """
+        other = copy.copy(self)
+        other._keep = np.setdiff1d(self._keep, np.asarray(indices, np.int32)).astype(np.int32)
+        if len(other._keep) == 0:
+            raise ValueError("no picture of the data set can be used: there is nothing to load")
+        return other
 
     def order(self, epoch: int) -> np.ndarray:
-        """int32 [batches * batch_size]: the positions of one epoch in the data source, -1 for padding."""
-        number = len(self.dataset)
-        order = epoch_order(self.seed, epoch, number) if self.train else np.arange(number, dtype=np.int32)
+        """int32 [batches * local batch size]: this shard's positions in the data source, -1 for padding."""
+        number = len(self._keep)
+        if not self.train:
+            order = self._keep
+        elif self.sampling == "balanced":
+            labels = self.dataset.labels[self._keep]
+            order = self._keep[balanced_order(self.seed, epoch, labels, len(self.classes))]
+        else:
+            order = self._keep[epoch_order(self.seed, epoch, number)]
         total = len(self) * self.batch_size
-        return np.concatenate([order, np.full(max(total - number, 0), PADDING, np.int32)])[:total]
+        order = np.concatenate([order, np.full(max(total - number, 0), PADDING, np.int32)])[:total]
+        start = self.shard_index * self.local_batch_size
+        return order.reshape(-1, self.batch_size)[:, start : start + self.local_batch_size].reshape(-1)
 
-    def epoch(self, epoch: int = 0, *, start_batch: int = 0) -> Iterator[Batch]:
-        """Yields the batches of epoch `epoch`, from number `start_batch` on. Closing the iterator ends its threads."""
-        import grain  # takes seconds to import, so only where it is used
+    def epoch(self, epoch: int = 0, *, start_batch: int = 0) -> Batches:
+        """The batches of epoch `epoch`, from number `start_batch` on."""
+        if self.cache == "disk":
+            self.fill_cache()
+        return Batches(self, LoaderState(epoch, start_batch))
 
-        order = self.order(epoch)[start_batch * self.batch_size :]
-        batches = grain.MapDataset.source(_Ordered(self._prepared, order, self._prepared.side)).batch(
-            self.batch_size, batch_fn=_stack
-        )
-        options = grain.ReadOptions(num_threads=self.num_threads, prefetch_buffer_size=2 * self.num_threads)
-        iterator = iter(batches.to_iter_dataset(options))
-        try:
-            yield from iterator
-        finally:
-            iterator.close()
+    def restore(self, state: LoaderState) -> Batches:
+        """Goes on where `Batches.state` said: just the batches that had not been handed out."""
+        return self.epoch(state.epoch, start_batch=state.batch)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Batches:
         """The batches of epoch 0; meant for evaluation, where every epoch is the same."""
         return self.epoch(0)
