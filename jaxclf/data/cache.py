@@ -58,6 +58,7 @@ class Prepared:
         self.side = side
         self.classes = source.classes
         self.labels = source.labels
+        self.multi_label = source.multi_label
 
     def __len__(self) -> int:
         return len(self.source)

@@ -8,46 +8,54 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-#: What counts as a picture, by ending; anything else in a class folder is passed over.
-IMAGE_SUFFIXES = frozenset(
-    "." + name
-    for name in (
-        "jpg",
-        "jpeg",
-        "jpe",
-        "jfif",
-        "png",
-        "bmp",
-        "dib",
-        "gif",
-        "webp",
-        "tif",
-        "tiff",
-        "ppm",
-        "pgm",
-        "pbm",
-        "pnm",
-    )
-)
+from jaxclf.data.archives import open_tree
+from jaxclf.data.folders import IMAGE_SUFFIXES, ImageBytes, Tree
+from jaxclf.data.folders import image_files as image_files
+
 #: Label of an example whose class is not known.
 UNKNOWN_LABEL = -1
 
 
 class Example(NamedTuple):
-    """One picture: the path of an image file or uint8 [h, w, 3] pixels, and its class number (-1: not known)."""
+    """One picture and what it shows.
 
-    image: Path | np.ndarray
-    label: int
+    Attributes:
+      image: the path of an image file, uint8 [h, w, 3] pixels, or an encoded picture that hands out its bytes.
+      label: class number (-1: not known), or float32 [num_classes] of zeros and ones in a multi-label source.
+    """
+
+    image: Path | np.ndarray | ImageBytes
+    label: int | np.ndarray
+
+
+class EncodedImage(NamedTuple):
+    """The bytes of an encoded picture, and where they came from."""
+
+    data: bytes
+    origin: str
+
+    def read_bytes(self) -> bytes:
+        return self.data
+
+    def __str__(self) -> str:
+        return self.origin
 
 
 class DataSource(Protocol):
-    """What loaders take: `len(source)`, `source[i] -> Example`, `source.classes`, `source.labels` (int32 [n])."""
+    """What loaders take: `len(source)`, `source[i] -> Example`, and what is known of all examples at once.
+
+    `labels` is int32 [n], class numbers and -1 where the class is not known; in a multi-label source it is
+    float32 [n, num_classes] of zeros and ones, where a row of zeros says that none of the classes is shown.
+    """
 
     @property
     def classes(self) -> tuple[str, ...]: ...
 
     @property
     def labels(self) -> np.ndarray: ...
+
+    @property
+    def multi_label(self) -> bool: ...
 
     def __len__(self) -> int: ...
 
@@ -56,30 +64,11 @@ class DataSource(Protocol):
     def name(self, index: int) -> str: ...
 
 
-def is_image_name(name: str) -> bool:
-    """Whether a file of this name counts as a picture: a known ending, and not hidden."""
-    return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
-
-
-def image_files(folder: Path) -> list[Path]:
-    """All pictures below a folder, hidden files and folders left out, sorted by path."""
-    found: list[Path] = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(parent, name) for name in files if is_image_name(name)]
-    return sorted(found, key=lambda path: path.relative_to(folder).parts)
-
-
-def class_folders(root: Path) -> list[str]:
-    """Names of the folders in `root`, hidden ones left out, sorted."""
-    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-
-
 class ImageFolder:
     """Pictures in one folder per class: `root/CLASS/**/*.jpg`. Classes are the folder names, sorted.
 
     Args:
-      root: the folder that holds the class folders.
+      root: the folder that holds the class folders, or a zip of it.
       classes: class names and their order, when another split decided them; `None` takes the folder names.
 
     Raises:
@@ -87,38 +76,38 @@ class ImageFolder:
         class that is not among `classes`.
     """
 
-    def __init__(self, root: str | os.PathLike[str], *, classes: Sequence[str] | None = None):
-        self.root = Path(root)
-        if not self.root.is_dir():
-            kind = "is a file, not a folder" if self.root.exists() else "does not exist"
-            raise ValueError(f"data folder {self.root} {kind}; give a folder that holds one folder per class")
-        folders = class_folders(self.root)
+    multi_label = False
+
+    def __init__(self, root: str | os.PathLike[str] | Tree, *, classes: Sequence[str] | None = None):
+        tree = open_tree(root) if isinstance(root, str | os.PathLike) else root
+        folders = tree.folders()
         if not folders:
             raise ValueError(
-                f"data folder {self.root} holds no class folders; put each class's pictures in a folder of its own, "
-                f"for example {self.root / 'cat'} and {self.root / 'dog'}"
+                f"data folder {tree} holds no class folders; put each class's pictures in a folder of its own, "
+                f"for example {tree}/cat and {tree}/dog"
             )
         self.classes = tuple(classes) if classes is not None else tuple(folders)
         if len(self.classes) < 2:
             raise ValueError(
-                f"data folder {self.root} holds one class only ({self.classes[0]!r}); a classifier needs at least two"
+                f"data folder {tree} holds one class only ({self.classes[0]!r}); a classifier needs at least two"
             )
         unknown = [name for name in folders if name not in self.classes]
         if unknown:
             raise ValueError(
-                f"{self.root / unknown[0]} is a class that training does not have (training knows "
-                f"{_listing(self.classes)}); add it to the training data or move it away"
+                f"{tree}/{unknown[0]} is a class that training does not have (training knows "
+                f"{listing(self.classes)}); add it to the training data or move it away"
             )
-        files = {name: image_files(self.root / name) for name in folders}
-        empty = [name for name in folders if not files[name]]
+        self._names = tuple(path for path in tree.pictures() if "/" in path)
+        folder_of = [path.split("/", 1)[0] for path in self._names]
+        empty = sorted(set(folders) - set(folder_of))
         if empty:
             raise ValueError(
-                f"class folder {self.root / empty[0]} holds no pictures (looked for {_listing(sorted(IMAGE_SUFFIXES))})"
+                f"class folder {tree}/{empty[0]} holds no pictures (looked for {listing(sorted(IMAGE_SUFFIXES))})"
                 "; fill it or remove it"
             )
         numbers = {name: number for number, name in enumerate(self.classes)}
-        self.paths = tuple(path for name in folders for path in files[name])
-        self.labels = np.array([numbers[name] for name in folders for _ in files[name]], np.int32)
+        self.paths = tuple(tree.image(path) for path in self._names)
+        self.labels = np.array([numbers[name] for name in folder_of], np.int32)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -128,14 +117,29 @@ class ImageFolder:
 
     def name(self, index: int) -> str:
         """The file's path relative to the folder, with forward slashes."""
-        return self.paths[index].relative_to(self.root).as_posix()
+        return self._names[index]
 
 
 class ImageFiles:
-    """Pictures without labels, one path each: what `predict` reads."""
+    """Pictures without labels: what `predict` reads, and a test folder without classes.
 
-    def __init__(self, paths: Sequence[str | os.PathLike[str]], *, classes: Sequence[str]):
-        self.paths = tuple(Path(path) for path in paths)
+    Args:
+      paths: of the files, or encoded pictures.
+      classes: names of the classes that a prediction may choose from.
+      names: what each is called in results; `None` takes the paths.
+    """
+
+    multi_label = False
+
+    def __init__(
+        self,
+        paths: Sequence[str | os.PathLike[str] | ImageBytes],
+        *,
+        classes: Sequence[str],
+        names: Sequence[str] | None = None,
+    ):
+        self.paths = tuple(Path(path) if isinstance(path, str | os.PathLike) else path for path in paths)
+        self._names = tuple(names) if names is not None else tuple(str(path) for path in self.paths)
         self.classes = tuple(classes)
         self.labels = np.full(len(self.paths), UNKNOWN_LABEL, np.int32)
 
@@ -146,7 +150,7 @@ class ImageFiles:
         return Example(self.paths[index], UNKNOWN_LABEL)
 
     def name(self, index: int) -> str:
-        return str(self.paths[index])
+        return self._names[index]
 
 
 class ArrayDataset:
@@ -154,7 +158,7 @@ class ArrayDataset:
 
     Args:
       images: uint8 [n, h, w, 3], or a sequence of uint8 [h, w, 3] of any sizes.
-      labels: int [n], class numbers.
+      labels: int [n], class numbers; or multi-label: [n, num_classes] of zeros and ones.
       classes: class names; `None` names them "0", "1", ...
 
     Raises:
@@ -169,12 +173,23 @@ class ArrayDataset:
         classes: Sequence[str] | None = None,
     ):
         self.images = images
-        self.labels = np.asarray(labels, np.int32)
-        if self.labels.ndim != 1 or len(images) != len(self.labels):
-            raise ValueError(f"{len(images)} images but labels of shape {self.labels.shape}; give one label per image")
-        number = int(self.labels.max(initial=-1)) + 1
+        given = np.asarray(labels)
+        if given.ndim not in (1, 2) or len(images) != len(given):
+            raise ValueError(
+                f"{len(images)} images but labels of shape {given.shape}; give one label per image, or multi-label "
+                "rows [n, num_classes]"
+            )
+        self.multi_label = given.ndim == 2
+        self.labels = given.astype(np.float32 if self.multi_label else np.int32)
+        number = given.shape[1] if self.multi_label else int(self.labels.max(initial=-1)) + 1
         self.classes = tuple(classes) if classes is not None else tuple(str(i) for i in range(number))
-        if number > len(self.classes) or self.labels.min(initial=0) < UNKNOWN_LABEL:
+        if self.multi_label:
+            if number != len(self.classes) or not np.isin(given, (0, 1)).all():
+                raise ValueError(
+                    f"multi-label labels must be zeros and ones, one column for each of {len(self.classes)} classes; "
+                    f"got shape {given.shape}"
+                )
+        elif number > len(self.classes) or self.labels.min(initial=0) < UNKNOWN_LABEL:
             raise ValueError(f"labels must lie in 0 .. {len(self.classes) - 1} for {len(self.classes)} classes")
         for image in images[:1] if isinstance(images, np.ndarray) else images:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
@@ -184,7 +199,7 @@ class ArrayDataset:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Example:
-        return Example(self.images[index], int(self.labels[index]))
+        return Example(self.images[index], self.labels[index] if self.multi_label else int(self.labels[index]))
 
     def name(self, index: int) -> str:
         return str(index)
@@ -197,6 +212,7 @@ class Subset:
         self.source = source
         self.indices = np.asarray(indices, np.int32)
         self.classes = source.classes
+        self.multi_label = source.multi_label
         self.labels = source.labels[self.indices]
 
     def __len__(self) -> int:
@@ -212,14 +228,20 @@ class Subset:
 def fingerprint(source: DataSource) -> str:
     """sha256 over the classes and over every example's name and label, in order: "is this the same list?".
 
-    Contents and places do not count, so a copied data set keeps its fingerprint.
+    Contents and places do not count, so a copied data set keeps its fingerprint, and a zip has that of its folder.
+    For what a cache must know of the contents, see `jaxclf.data.fingerprints`.
     """
     digest = hashlib.sha256("\0".join(source.classes).encode())
+    if source.multi_label:
+        digest.update(b"\0\0multi-label")
     for index in range(len(source)):
-        digest.update(f"\n{source.name(index)}\0{int(source.labels[index])}".encode())
+        label = source.labels[index]
+        shown = "|".join(map(str, np.flatnonzero(label))) if source.multi_label else str(int(label))
+        digest.update(f"\n{source.name(index)}\0{shown}".encode())
     return digest.hexdigest()
 
 
-def _listing(names: Sequence[str], most: int = 8) -> str:
+def listing(names: Sequence[str], most: int = 8) -> str:
+    """Names for a message, cut off after `most`."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown}, .. ({len(names)} in all)"
