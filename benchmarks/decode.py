@@ -17,7 +17,7 @@ from machine import describe, spread
 from PIL import Image, ImageOps
 
 from jaxclf.config import Preprocess
-from jaxclf.data.decode import RESAMPLING, crop_center, presize, presized_pixels, resize_shorter_side, to_rgb
+from jaxclf.data.decode import crop_center, presize, presized_pixels, resize_shorter_side, to_rgb
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ImageFiles, image_files
 
@@ -80,7 +80,7 @@ source = ImageFiles(paths, classes=("a", "b"))
 epochs: dict[int, list[float]] = {1: [], 2: []}
 for _ in range(args.pairs):
     for threads, seconds in epochs.items():
-        loader = Loader(source, batch_size=20, image_size=image_size, train=True, cache=False, num_threads=threads)
+        loader = Loader(source, batch_size=20, image_size=image_size, train=True, cache="none", num_threads=threads)
         started = time.perf_counter()
         list(loader.epoch(0))
         seconds.append(time.perf_counter() - started)

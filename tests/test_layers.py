@@ -12,7 +12,8 @@ PACKAGE = Path(jaxclf.__file__).parent
 #: Layer of each module or package below `jaxclf`; a new one has to be placed here. See CONTRIBUTING.md.
 LAYERS = {
     **dict.fromkeys(
-        ("augment", "compilation", "config", "files", "losses", "metrics", "order", "schedules", "trees"), 0
+        ("array_file", "augment", "compilation", "config", "files", "losses", "metrics", "order", "schedules", "trees"),
+        0,
     ),
     **dict.fromkeys(("models", "data"), 1),
     **dict.fromkeys(("weights", "groups", "optim"), 2),

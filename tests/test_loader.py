@@ -1,3 +1,4 @@
+import json
 import threading
 import time
 
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from jaxclf.data import loader as loader_module
 from jaxclf.data.cache import RamCache
-from jaxclf.data.loader import Loader
+from jaxclf.data.loader import Loader, LoaderState
 from jaxclf.data.sources import ArrayDataset, Example, ImageFolder
 from jaxclf.order import epoch_order
 
@@ -61,15 +62,15 @@ def test_pictures_are_decoded_once(photos, monkeypatch):
     first, second = list(loader.epoch(0)), list(loader.epoch(1))
     assert len(calls) == len(source)
     assert not np.array_equal(first[0].inputs, second[0].inputs)
-    uncached = Loader(source, batch_size=8, image_size=16, train=True, cache=False)
+    uncached = Loader(source, batch_size=8, image_size=16, train=True, cache="none")
     np.testing.assert_array_equal(next(uncached.epoch(0)).inputs, first[0].inputs)
     assert len(calls) > len(source)
 
 
-def test_a_data_set_too_large_for_memory_is_not_cached(monkeypatch):
+def test_a_data_set_too_large_for_memory_is_kept_on_disk(monkeypatch):
     monkeypatch.setattr("jaxclf.data.cache.physical_memory", lambda: 4 * 10 * 12 * 12 * 3 - 1)
-    assert not Loader(numbered(10), batch_size=4, image_size=12, train=False).cached
-    assert Loader(numbered(9), batch_size=4, image_size=12, train=False).cached
+    kept = [Loader(numbered(count), batch_size=4, image_size=12, train=False).cache for count in (10, 9)]
+    assert kept == ["disk", "memory"]
 
 
 def test_fill_reports_progress_and_names_the_first_bad_picture(tmp_path, photos):
@@ -85,6 +86,9 @@ def test_fill_reports_progress_and_names_the_first_bad_picture(tmp_path, photos)
 
     with pytest.raises(ValueError, match="image number 3"):
         RamCache(numbered(9), transform, 12).fill(num_threads=4)
+    bad = RamCache(numbered(9), transform, 12).fill(num_threads=4, on_bad_image="skip")
+    assert [(picture.index, picture.name) for picture in bad] == [(3, "3"), (7, "7")]
+    assert bad[0].reason == "image number 3"
 
 
 def test_a_bad_picture_ends_an_uncached_epoch_with_its_name(photos, tmp_path):
@@ -92,7 +96,7 @@ def test_a_bad_picture_ends_an_uncached_epoch_with_its_name(photos, tmp_path):
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"nothing")
     source.paths = (*source.paths[:9], bad, *source.paths[10:])
-    loader = Loader(source, batch_size=8, image_size=16, train=False, cache=False)
+    loader = Loader(source, batch_size=8, image_size=16, train=False, cache="none")
     with pytest.raises(ValueError, match=r"bad\.jpg"):
         list(loader)
 
@@ -120,3 +124,81 @@ def test_empty_sets_and_batches_are_refused():
         Loader(ArrayDataset(np.zeros((0, 4, 4, 3), np.uint8), []), batch_size=1, image_size=8, train=True)
     with pytest.raises(ValueError, match="batch_size=0"):
         Loader(numbered(3), batch_size=0, image_size=8, train=True)
+    with pytest.raises(ValueError, match="num_shards=2"):
+        Loader(numbered(30), batch_size=3, image_size=8, train=True, num_shards=2)
+    with pytest.raises(ValueError, match="shard_index=2"):
+        Loader(numbered(30), batch_size=4, image_size=8, train=True, shard_index=2, num_shards=2)
+    with pytest.raises(ValueError, match="cache='ram'"):
+        Loader(numbered(30), batch_size=4, image_size=8, train=True, cache="ram")
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 4), st.integers(1, 4), st.booleans(), st.integers(0, 3))
+def test_shards_together_are_the_whole(count, local, num_shards, train, epoch):
+    common = {"batch_size": local * num_shards, "image_size": 10, "train": train, "seed": 3}
+    whole = Loader(numbered(count), **common)
+    shards = [Loader(numbered(count), **common, shard_index=i, num_shards=num_shards) for i in range(num_shards)]
+    assert {len(shard) for shard in shards} == {len(whole)}
+    parts = [shard.order(epoch).reshape(len(whole), local) for shard in shards]
+    np.testing.assert_array_equal(np.concatenate(parts, 1).reshape(-1), whole.order(epoch))
+
+
+def test_a_shard_hands_out_its_rows():
+    loader = Loader(numbered(20), batch_size=6, image_size=10, train=True, seed=3, shard_index=1, num_shards=3)
+    first = next(loader.epoch(0))
+    np.testing.assert_array_equal(first.index, epoch_order(3, 0, 20)[2:4])
+    np.testing.assert_array_equal(first.inputs[:, 0, 0, 0], first.index)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 9), st.integers(0, 3))
+def test_the_state_of_an_epoch_continues_it_exactly(consumed, epoch):
+    loader = Loader(numbered(40), batch_size=4, image_size=10, train=True)
+    batches = loader.epoch(epoch)
+    for _ in range(consumed):
+        next(batches)
+    state = LoaderState(*json.loads(json.dumps(batches.state)))
+    assert state == (epoch, consumed)
+    rest = [batch.index for batch in batches]
+    np.testing.assert_array_equal([batch.index for batch in loader.restore(state)], rest)
+    assert len(rest) == 10 - consumed
+
+
+def test_a_closed_epoch_gives_nothing_more():
+    batches = Loader(numbered(40), batch_size=4, image_size=10, train=True).epoch(0)
+    next(batches)
+    batches.close()
+    assert list(batches) == []
+    batches.close()
+
+
+def test_balanced_sampling_evens_out_the_classes():
+    images = np.zeros((100, 8, 8, 3), np.uint8)
+    source = ArrayDataset(images, [0] * 90 + [1] * 10)
+    loader = Loader(source, batch_size=20, image_size=8, train=True, sampling="balanced")
+    labels = np.concatenate([batch.labels for epoch in range(5) for batch in loader.epoch(epoch)])
+    assert len(labels) == 500 and 200 < labels.sum() < 300
+    assert (loader.order(0) != loader.order(1)).any()
+    evaluation = Loader(source, batch_size=20, image_size=8, train=False, sampling="balanced")
+    np.testing.assert_array_equal(evaluation.order(0), np.arange(100))
+
+
+def test_without_leaves_out_examples_and_shares_the_cache(photos):
+    loader = Loader(ImageFolder(photos / "train"), batch_size=4, image_size=16, train=True, seed=1)
+    loader.fill_cache()
+    rest = loader.without([3, 25]).without([0])
+    assert rest.prepared is loader.prepared and rest.num_examples == 20
+    order = np.concatenate([batch.index for batch in rest.epoch(1)])
+    kept = np.setdiff1d(np.arange(26), [0, 3, 25])
+    np.testing.assert_array_equal(order, kept[epoch_order(1, 1, 23)][:20])
+    assert len(loader.order(0)) == 24
+    with pytest.raises(ValueError, match="no picture"):
+        loader.without(range(26))
+
+
+def test_multi_label_rows_are_stacked():
+    labels = np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0]], np.float32)
+    loader = Loader(ArrayDataset(np.zeros((3, 8, 8, 3), np.uint8), labels), batch_size=2, image_size=8, train=False)
+    first, second = loader
+    assert first.labels.dtype == np.float32
+    np.testing.assert_array_equal(np.concatenate([first.labels, second.labels]), [*labels, [0, 0, 0]])

@@ -26,7 +26,7 @@ SUFFIX = ".pictures"
 class BadImage(NamedTuple):
     """A picture that could not be read: its position in the source, its name, and why (with the path)."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # the field hides tuple.index, which nobody needs here
     name: str
     reason: str
 
@@ -185,7 +185,9 @@ class DiskCache(Prepared):
         self._rows = found.rows
         return bad
 
-    def _build(self, num_threads: int, on_progress: OnProgress | None, on_bad_image: OnBadImage) -> tuple[BadImage, ...]:
+    def _build(
+        self, num_threads: int, on_progress: OnProgress | None, on_bad_image: OnBadImage
+    ) -> tuple[BadImage, ...]:
         writer = ArrayWriter(self.path, (len(self), self.side, self.side, 3), np.uint8, self.key)
         try:
             bad = self._each(

@@ -3,24 +3,16 @@
 import io
 import os
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
 from jaxclf.config import Preprocess
+from jaxclf.data.folders import ImageBytes
 from jaxclf.data.jpeg import is_cut_short
 
-
-@runtime_checkable
-class Encoded(Protocol):
-    """An image file that is not a file on disk (a zip's member, a record): `str()` of it names it in messages."""
-
-    def read_bytes(self) -> bytes: ...
-
-
 #: What can be classified: a file, an encoded file, a PIL image, or uint8 pixels [h, w, 3] or [h, w].
-Picture = str | os.PathLike[str] | Encoded | Image.Image | np.ndarray
+Picture = str | os.PathLike[str] | ImageBytes | Image.Image | np.ndarray
 
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -33,7 +25,7 @@ PRESIZE_RATIO = 1.15
 _JPEG = ("JPEG", "MPO")  # MPO: several JPEG pictures in one file, as phones write them; the first is the photo
 
 
-def read_image(source: str | os.PathLike[str] | Encoded, *, covering: int | None = None) -> Image.Image:
+def read_image(source: str | os.PathLike[str] | ImageBytes, *, covering: int | None = None) -> Image.Image:
     """Opens an image file as RGB, turned upright by its EXIF orientation.
 
     Args:
@@ -50,7 +42,7 @@ def read_image(source: str | os.PathLike[str] | Encoded, *, covering: int | None
         if not data:
             raise ValueError(f"image {name} is empty (0 bytes); restore or remove it")
         with Image.open(io.BytesIO(data)) as image:
-            if covering is not None and image.format in _JPEG:
+            if covering is not None and image.format in _JPEG and min(image.size) >= 2 * covering:
                 image.draft(None, (covering, covering))
             image.load()
             if image.format in _JPEG and is_cut_short(data, image):

@@ -1,5 +1,6 @@
 """JPEG files that end before their picture does, which libjpeg fills up with grey without a word."""
 
+import contextlib
 import io
 
 import numpy as np
@@ -44,10 +45,8 @@ def is_cut_short(data: bytes, image: Image.Image) -> bool:
     tail = round(rows * whole.height / image.height)
     if tail <= SLACK + 32:
         return False
-    try:
+    with contextlib.suppress(OSError):  # always: the end marker is missing
         whole.load()
-    except OSError:  # always: the end marker is missing
-        pass
     first_grey = whole.height - tail
     probe = whole.im.getpixel((0, first_grey + (tail - SLACK) // 2 + 16))
     return not any(probe if isinstance(probe, tuple) else (probe,))

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -55,7 +55,7 @@ def default_num_threads() -> int:
 
 
 class LoaderState(NamedTuple):
-    """Where a loader is: the next batch is number `batch` of epoch `epoch`. Two integers, so it can be stored as JSON."""
+    """Where a loader is: the next batch is number `batch` of epoch `epoch`. Two integers, ready for JSON."""
 
     epoch: int
     batch: int
@@ -90,7 +90,7 @@ def _stack(rows: list[tuple[int, Example]]) -> Batch:
 
 
 class Batches(Iterator[Batch]):
-    """The batches of one epoch. `state` says where it is, `Loader.restore` goes on from there; `close` ends its threads.
+    """The batches of one epoch. `state` says where it is and `Loader.restore` goes on there; `close` ends its threads.
 
     Leaving it to be collected closes it too.
     """
@@ -178,9 +178,10 @@ class Loader:
             raise ValueError(f"batch_size={batch_size} cannot be divided into num_shards={num_shards} equal parts")
         if not 0 <= shard_index < num_shards:
             raise ValueError(f"shard_index={shard_index} must lie in 0 .. {num_shards - 1}")
-        for name, value, known in (("cache", cache, CacheKind), ("sampling", sampling, Sampling)):
-            if value not in known.__args__:  # type: ignore[attr-defined]
-                raise ValueError(f"{name}={value!r} must be one of {', '.join(known.__args__)}")  # type: ignore[attr-defined]
+        choices = {"cache": (cache, get_args(CacheKind)), "sampling": (sampling, get_args(Sampling))}
+        for name, (value, known) in choices.items():
+            if value not in known:
+                raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
         self.dataset = dataset
         self.batch_size = batch_size
         self.local_batch_size = batch_size // num_shards
