@@ -1,0 +1,150 @@
+"""The figures of a data set as plain JSON values: a few for the record, and a row per class for the report."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxclf.metrics.classification import (
+    accuracy,
+    average_f_beta,
+    balanced_accuracy,
+    f_beta,
+    matthews,
+    precision,
+    recall,
+)
+from jaxclf.metrics.counts import BinaryCounts, Sums, confusion_counts, decision_counts, one_vs_rest_counts
+from jaxclf.metrics.multilabel import Threshold, decide, hamming_loss, samples_f_beta
+from jaxclf.metrics.predictions import (
+    Predictions,
+    check_multi_label,
+    check_not_empty,
+    check_single_label,
+    example_losses,
+    label_probabilities,
+    multi_label_losses,
+)
+
+
+def summarize(
+    predictions: Predictions, *, multi_label: bool = False, threshold: Threshold = 0.5, beta: float = 2.0
+) -> dict[str, float]:
+    """`loss`, `accuracy` and `num_examples`, from sums and counts over the whole set.
+
+    Args:
+      predictions: int labels [n], or multi-hot labels [n, c] with `multi_label`.
+      multi_label: several labels per example. Then `loss` is the mean binary cross-entropy over examples and classes,
+        `accuracy` the share of right decisions over examples and classes (1 - `hamming_loss`), and `f_beta` the
+        samples F-beta. Otherwise `loss` is the mean of -log p(label), `accuracy` the share of right classes.
+      threshold: for `multi_label`, the probability that makes a label; one, or float [c].
+      beta: for `multi_label`, of `f_beta`.
+
+    Raises:
+      ValueError: for an empty set, labels that are unknown or of the other kind, or logits that are not finite.
+    """
+    check_not_empty(len(predictions.labels))
+    if multi_label:
+        loss = float(multi_label_losses(predictions).mean())
+        decisions = decide(label_probabilities(predictions.logits), threshold)
+        return {
+            "loss": loss,
+            "accuracy": 1.0 - hamming_loss(decisions, predictions.labels),
+            "f_beta": samples_f_beta(decisions, predictions.labels, beta),
+            "num_examples": len(predictions.labels),
+        }
+    return {
+        "loss": float(example_losses(predictions).mean()),
+        "accuracy": accuracy(predictions),
+        "num_examples": len(predictions.labels),
+    }
+
+
+def figures(sums: Sums, *, k: int = 5) -> dict[str, float]:
+    """What merged `Sums` say: each divided once, so that any partition of the examples gives the same figures.
+
+    Args:
+      sums: of one label per example.
+      k: of the top-k accuracy.
+
+    Returns:
+      `loss`, `accuracy`, `error_rate`, `top_k_accuracy`, `balanced_accuracy`, `macro_f1`, `matthews`, `num_examples`.
+
+    Raises:
+      ValueError: for sums of no examples, or a k below 1.
+
+    >>> from jaxclf.metrics.counts import merge, sums
+    >>> batch = Predictions(np.array([[0.0, 1.0], [2.0, 0.0]]), np.array([1, 1]), np.arange(2))
+    >>> figures(merge(sums(batch), sums(batch)))["accuracy"]
+    0.5
+    """
+    if k < 1:
+        raise ValueError(f"k={k} must be at least 1")
+    number = int(sums.confusion.sum())
+    check_not_empty(number)
+    right = int(np.trace(sums.confusion))
+    return {
+        "loss": float(sums.loss / number),
+        "accuracy": right / number,
+        "error_rate": (number - right) / number,
+        "top_k_accuracy": float(sums.ranks[:k].sum() / number),
+        "balanced_accuracy": balanced_accuracy(sums.confusion),
+        "macro_f1": average_f_beta(one_vs_rest_counts(sums.confusion), average="macro"),
+        "matthews": matthews(sums.confusion),
+        "num_examples": number,
+    }
+
+
+def classification_report(
+    predictions: Predictions, classes: Sequence[str], *, multi_label: bool = False, threshold: Threshold = 0.5
+) -> dict[str, Any]:
+    """Precision, recall, F1 and support of every class, and their averages, as JSON values.
+
+    Args:
+      predictions, multi_label, threshold: as in `summarize`.
+      classes: names, one per logit.
+
+    Returns:
+      `classes`: a row per class, in order, with `class`, `precision`, `recall`, `f1`, `support` (labels of the class).
+      `macro`, `weighted`: rows of the plain mean and of the mean by support. `accuracy`: of one label per example;
+      with several, `micro` and `samples` F1 instead. `num_examples`.
+
+    Raises:
+      ValueError: as `summarize`, and for a wrong number of names.
+    """
+    check_not_empty(len(predictions.labels))
+    if len(classes) != predictions.logits.shape[-1]:
+        raise ValueError(f"{len(classes)} class names do not fit the logits of {predictions.logits.shape[-1]} classes")
+    extra: dict[str, float]
+    if multi_label:
+        check_multi_label(predictions)
+        decisions = decide(label_probabilities(predictions.logits), threshold)
+        counts = decision_counts(decisions, predictions.labels)
+        extra = {
+            "micro": average_f_beta(counts, average="micro"),
+            "samples": samples_f_beta(decisions, predictions.labels),
+        }
+    else:
+        check_single_label(predictions)
+        confusion = confusion_counts(predictions.logits.argmax(-1), predictions.labels, len(classes))
+        counts = one_vs_rest_counts(confusion)
+        extra = {"accuracy": accuracy(predictions)}
+    columns = {"precision": precision(counts), "recall": recall(counts), "f1": f_beta(counts)}
+    support = _support(counts)
+    rows = [
+        {"class": name, **{key: float(values[k]) for key, values in columns.items()}, "support": int(support[k])}
+        for k, name in enumerate(classes)
+    ]
+    total = int(support.sum())
+    shares = support / total if total else np.zeros(len(support))
+    return {
+        "classes": rows,
+        "macro": {**{key: float(values.mean()) for key, values in columns.items()}, "support": total},
+        "weighted": {**{key: float(values @ shares) for key, values in columns.items()}, "support": total},
+        **extra,
+        "num_examples": len(predictions.labels),
+    }
+
+
+def _support(counts: BinaryCounts) -> np.ndarray:
+    return counts.true_positives + counts.false_negatives
