@@ -1,4 +1,9 @@
+"""The presets and pipelines as a whole; the operations are tested in test_augment_geometry, _colour and _mix."""
+
+from functools import partial
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,26 +12,57 @@ from hypothesis import strategies as st
 from jaxclf import augment
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 37, 37, 3)).astype(np.uint8)
-SIDE_ON = jax.jit(augment.make_augment("side_on", 32))
+PRESETS = {name: jax.jit(augment.make_augment(name, 32)) for name in ("none", *augment.PRESETS)}
+DRAWN = tuple(augment.PRESETS)
+seeds = st.integers(0, 2**31)
 
 
-@settings(max_examples=15, deadline=None)
-@given(st.integers(0, 2**31))
-def test_shape_range_and_repeatability(seed):
-    out = np.asarray(SIDE_ON(jax.random.key(seed), IMAGES))
+@pytest.mark.parametrize("name", PRESETS)
+@settings(max_examples=8, deadline=None)
+@given(seed=seeds)
+def test_shape_range_and_repeatability(name, seed):
+    out = np.asarray(PRESETS[name](jax.random.key(seed), IMAGES))
     assert out.shape == (6, 32, 32, 3) and out.dtype == np.float32
     assert out.min() >= 0.0 and out.max() <= 1.0
-    np.testing.assert_array_equal(out, SIDE_ON(jax.random.key(seed), IMAGES))
+    np.testing.assert_array_equal(out, PRESETS[name](jax.random.key(seed), IMAGES))
 
 
-def test_each_image_has_its_own_draw():
+@pytest.mark.parametrize("name", DRAWN)
+def test_each_image_has_its_own_draw(name):
     same = np.broadcast_to(IMAGES[:1], IMAGES.shape)
-    out = np.asarray(SIDE_ON(jax.random.key(0), same)).reshape(6, -1)
+    out = np.asarray(PRESETS[name](jax.random.key(5), same)).reshape(6, -1)
     assert len(np.unique(out, axis=0)) == 6
 
 
-def test_keys_differ():
-    assert np.abs(SIDE_ON(jax.random.key(0), IMAGES) - SIDE_ON(jax.random.key(1), IMAGES)).max() > 0.1
+@pytest.mark.parametrize("name", DRAWN)
+def test_keys_differ(name):
+    out, other = (np.asarray(PRESETS[name](jax.random.key(seed), IMAGES)) for seed in (0, 1))
+    assert (np.abs(out - other).max((1, 2, 3)) > 0.1).all()
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_row_depends_on_the_key_and_its_number_only(name):
+    others = IMAGES.copy()
+    others[[0, 1, 3, 4, 5]] = 255 - others[[0, 1, 3, 4, 5]]
+    key = jax.random.key(4)
+    np.testing.assert_array_equal(PRESETS[name](key, IMAGES)[2], PRESETS[name](key, others)[2])
+
+
+def test_a_shorter_batch_draws_the_same():
+    key, crop = jax.random.key(4), PRESETS["random_resized_crop"]
+    np.testing.assert_allclose(crop(key, IMAGES[:3]), crop(key, IMAGES)[:3], atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_any_number_of_channels(channels):
+    images = np.random.default_rng(1).integers(0, 256, (6, 37, 37, channels)).astype(np.uint8)
+    out = np.asarray(PRESETS["random_resized_crop"](jax.random.key(0), images))
+    assert out.shape == (6, 32, 32, channels) and out.min() >= 0.0 and out.max() <= 1.0
+
+
+def test_jit_is_eager():
+    eager = augment.make_augment("random_resized_crop", 32)(jax.random.key(2), IMAGES)
+    np.testing.assert_allclose(PRESETS["random_resized_crop"](jax.random.key(2), IMAGES), eager, atol=2e-5)
 
 
 def test_none_is_the_centre_crop_exactly():
@@ -35,8 +71,10 @@ def test_none_is_the_centre_crop_exactly():
 
 
 def test_unknown_preset():
-    with pytest.raises(ValueError, match="upside_down"):
+    with pytest.raises(ValueError, match="'upside_down' is not a preset; choose one of 'none', 'side_on', 'top_down'"):
         augment.make_augment("upside_down", 32)
+    with pytest.raises(ValueError, match="image_size=0"):
+        augment.make_pipeline(0)
 
 
 def test_crop_larger_than_the_image():
@@ -44,46 +82,60 @@ def test_crop_larger_than_the_image():
         augment.center_crop(IMAGES, 40)
 
 
-def draws(images, number=300):
-    return np.asarray(augment.random_affine(jax.random.key(3), np.repeat(images, number, 0), images.shape[1]))
+def test_a_pipeline_without_operations_shows_the_whole_picture():
+    np.testing.assert_array_equal(
+        jax.jit(augment.make_pipeline(37))(jax.random.key(0), IMAGES), augment.to_float(IMAGES)
+    )
 
 
-def test_the_affine_map_moves_a_picture_as_stated():
-    """From where a bright dot lands: half are mirrored, and it never moves further than 10 degrees and 1.1 allow."""
-    size, dot = 65, np.zeros((1, 65, 65, 1), np.float32)
-    dot[0, 30:35, 52:57] = 1.0  # on the horizontal axis, right of the centre
-    out = draws(dot)[..., 0]
-    total = out.sum((1, 2))
-    grid = np.arange(size) - 32.0
-    y, x = (out.sum(2) @ grid) / total, (out.sum(1) @ grid) / total
-    assert 0.4 < (x < 0).mean() < 0.6
-    radius, degrees = np.hypot(x, y), np.degrees(np.arctan2(y, np.abs(x)))
-    assert np.abs(degrees).max() < 10 + 8  # the crop's shift adds to the angle
-    assert np.abs(degrees).max() > 6
-    assert radius.min() > 15 and radius.max() < 32
-    untouched = np.isclose(np.abs(x), 22.0, atol=1e-3) & np.isclose(y, 0.0, atol=1e-3)
-    assert 0.01 < untouched.mean() < 0.2  # a quarter of a quarter
+def test_a_pipeline_applies_in_the_order_given_with_one_sampling():
+    """A fixed crop of the left half, then a flip: the right half of the flipped picture, mirrored back to the left."""
+    left_half = jnp.array([[0.5, 0, -0.5], [0, 1, 0], [0, 0, 1]])
+    operations = (lambda key, num: jnp.tile(left_half, (num, 1, 1)), partial(augment.random_flip, probability=1.0))
+    even = IMAGES[:, :36, :36]
+    out = jax.jit(augment.make_pipeline(36, geometry=operations))(jax.random.key(0), even)
+    expected = jax.jit(augment.sample, static_argnums=2)(even[:, :, :18][:, :, ::-1], augment.identity(6), 36)
+    # Away from the crop's cut, where the one sees the next pixel and the other its reflection.
+    np.testing.assert_allclose(out[:, :, 2:-1], expected[:, :, 2:-1], atol=1e-5)
+    graph = str(jax.make_jaxpr(augment.make_augment("top_down", 36))(jax.random.key(0), even))
+    assert graph.count("gather[") == 4  # the four neighbours, once
 
 
-def test_a_constant_picture_stays_constant_to_the_border():
-    """Reflection, not black corners."""
-    out = draws(np.full((1, 24, 24, 3), 0.7, np.float32), 50)
-    np.testing.assert_allclose(out, 0.7, rtol=1e-5)
+def test_an_operation_appended_leaves_the_draws_of_the_others():
+    calls = []
+
+    def recorded(key, num):
+        matrices = augment.random_rotate(key, num)
+        calls.append(np.asarray(matrices))
+        return matrices
+
+    for geometry in ((augment.random_flip, recorded), (augment.random_flip, recorded, augment.random_zoom)):
+        augment.make_pipeline(32, geometry=geometry)(jax.random.key(3), IMAGES)
+    np.testing.assert_array_equal(*calls)
 
 
-def test_without_flip_nothing_is_mirrored():
-    ramp = np.broadcast_to(np.linspace(0, 1, 32, dtype=np.float32)[None, None, :, None], (20, 32, 32, 1))
-    out = np.asarray(augment.random_affine(jax.random.key(0), ramp, 32, flip=False))
-    assert (out[:, :, 24:].mean((1, 2, 3)) > out[:, :, :8].mean((1, 2, 3))).all()
+def test_the_same_operation_twice_draws_twice():
+    calls = []
+
+    def recorded(key, num):
+        calls.append(np.asarray(augment.random_rotate(key, num, probability=1.0)))
+        return calls[-1]
+
+    augment.make_pipeline(32, geometry=(recorded, recorded))(jax.random.key(3), IMAGES)
+    assert np.abs(calls[0] - calls[1]).max(axis=(1, 2)).min() > 1e-4
 
 
-def test_lighting_is_the_formula():
-    images = np.random.default_rng(1).random((400, 4, 4, 3), np.float32) * 0.4 + 0.3  # far from the clip
-    out = np.asarray(augment.random_lighting(jax.random.key(0), images))
-    brightness = out.mean((1, 2, 3)) - images.mean((1, 2, 3))
-    assert np.abs(brightness).max() <= 0.05 + 1e-6 and np.abs(brightness).max() > 0.045
-    contrast = out.std((1, 2, 3)) / images.std((1, 2, 3))
-    assert 1 / 1.05 - 1e-4 <= contrast.min() < 0.96 and 1.04 < contrast.max() <= 1.05 + 1e-4
+def test_top_down_has_every_symmetry_and_side_on_only_the_flip():
+    """Told apart by where the brightest quarter of a picture goes."""
+    corner = np.zeros(IMAGES.shape, np.uint8)
+    corner[:, 4:14, 22:32] = 200  # above, right of the middle
+    for name, expected in (("side_on", {(0, 0), (0, 1)}), ("top_down", {(y, x) for y in (0, 1) for x in (0, 1)})):
+        out = np.concatenate([PRESETS[name](jax.random.key(seed), corner) for seed in range(30)])
+        below = out[:, 16:].mean((1, 2, 3)) > out[:, :16].mean((1, 2, 3))
+        right = out[:, :, 16:].mean((1, 2, 3)) > out[:, :, :16].mean((1, 2, 3))
+        seen, counts = np.unique(np.stack([below, right], 1), axis=0, return_counts=True)
+        assert set(map(tuple, seen.astype(int))) == expected
+        assert counts.min() > 0.6 * 180 / len(expected)
 
 
 def test_normalize():

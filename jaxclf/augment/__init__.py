@@ -1,0 +1,50 @@
+"""Augmentation on the device: `(key, uint8 images) -> float images`, batched, drawn per image, one interpolation.
+
+A row's draws depend on the key and the row's number only. Geometry is composed into one matrix per image (`geometry`)
+and sampled once (`sampling`); then come changes of colour (`colour`) and, with the targets, mixing (`mix`).
+"""
+
+from jaxclf.augment.colour import Colour, random_erasing, random_lighting
+from jaxclf.augment.geometry import (
+    Geometry,
+    dihedral,
+    identity,
+    product,
+    random_dihedral,
+    random_flip,
+    random_resized_crop,
+    random_rotate,
+    random_warp,
+    random_zoom,
+)
+from jaxclf.augment.mix import Mix, cutmix, mixup
+from jaxclf.augment.pixels import center_crop, normalize, to_float
+from jaxclf.augment.presets import PRESETS, Augment, make_augment, make_pipeline
+from jaxclf.augment.sampling import sample
+
+__all__ = [
+    "PRESETS",
+    "Augment",
+    "Colour",
+    "Geometry",
+    "Mix",
+    "center_crop",
+    "cutmix",
+    "dihedral",
+    "identity",
+    "make_augment",
+    "make_pipeline",
+    "mixup",
+    "normalize",
+    "product",
+    "random_dihedral",
+    "random_erasing",
+    "random_flip",
+    "random_lighting",
+    "random_resized_crop",
+    "random_rotate",
+    "random_warp",
+    "random_zoom",
+    "sample",
+    "to_float",
+]
