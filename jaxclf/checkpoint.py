@@ -16,7 +16,7 @@ import numpy as np
 from jaxclf.state import TrainState
 from jaxclf.trees import Tree
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def _flatten(tree: Any) -> dict[str, Any]:
@@ -49,10 +49,11 @@ def _manifest(leaves: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 
 def _parts(state: TrainState) -> dict[str, dict[str, Any]]:
-    return {
-        "variables": _flatten(state.variables),
-        "training": _flatten({"step": state.step, "opt_state": state.opt_state}),
-    }
+    """`variables` are what prediction uses, so the running average where there is one; the rest is for training."""
+    training = {"step": state.step, "opt_state": state.opt_state, "failed_at": state.failed_at}
+    if state.ema is not None:
+        training["raw"] = state.variables
+    return {"variables": _flatten(state.averaged), "training": _flatten(training)}
 
 
 def save_checkpoint(path: str | os.PathLike[str], state: TrainState, metadata: Mapping[str, Any]) -> Path:
@@ -158,7 +159,9 @@ def restore_checkpoint(path: str | os.PathLike[str], target: TrainState) -> Trai
     loaded = _load(folder, wanted)
     structure = jax.tree.structure(target)
     by_path = {f"{part}/{leaf}": value for part, leaves in loaded.items() for leaf, value in leaves.items()}
-    paths = {"step": "training/step", "opt_state": "training/opt_state"}
+    paths = {name: f"training/{name}" for name in ("step", "opt_state", "failed_at")} | {"ema": "variables"}
+    if target.ema is not None:
+        paths |= {name: f"training/raw/{name}" for name in ("params", "batch_stats")}
 
     def find(leaf_path: str) -> Any:
         first, _, rest = leaf_path.partition("/")

@@ -13,7 +13,7 @@ from jaxclf.trees import check_frozen
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 ResizeName = Literal["crop", "squish", "pad"]
-AugmentName = Literal["none", "side_on"]
+AugmentName = Literal["none", "side_on", "top_down", "random_resized_crop"]
 FORMAT_VERSION = 1
 
 
@@ -72,7 +72,14 @@ class Phase:
       num_cycles: cosine cycles with warm restarts.
       cycle_epochs: epochs of the first cycle (fast.ai's cycle_len).
       cycle_mult: each cycle is this many times as long as the one before.
-      augment: "side_on" for photos taken from the side, or "none".
+      augment: "side_on" for photos taken from the side, "top_down" for those without an up (satellites, microscopes),
+        "random_resized_crop", or "none".
+      schedule: "sgdr", the cosine cycles above, or "one_cycle": one cycle of `cycle_epochs`, rates up and down again
+        and momentum down and up (the settings' momentum goes unused).
+      pct_start, div: of one_cycle: share of the steps spent rising, and what the first rate is divided by.
+      warmup_steps: the first so many steps of the first cycle run at a hundredth of the rate.
+      keep_best: end with the parameters of the epoch with the lowest validation loss, not with the last ones.
+      patience: stop after so many epochs in a row without a new lowest validation loss; none runs to the end.
     """
 
     name: str
@@ -82,6 +89,12 @@ class Phase:
     cycle_epochs: int = 1
     cycle_mult: int = 1
     augment: AugmentName = "side_on"
+    schedule: Literal["sgdr", "one_cycle"] = "sgdr"
+    pct_start: float = 0.25
+    div: float = 25.0
+    warmup_steps: int = 0
+    keep_best: bool = False
+    patience: int | None = None
 
     def __post_init__(self) -> None:
         check_frozen(self.frozen)
@@ -90,7 +103,15 @@ class Phase:
         _require(
             all(math.isfinite(lr) and lr >= 0 for lr in self.lrs), f"lrs={self.lrs} must be finite and not negative"
         )
-        _require(self.augment in typing.get_args(AugmentName), f"augment={self.augment!r} must be 'none' or 'side_on'")
+        names = typing.get_args(AugmentName)
+        _require(self.augment in names, f"augment={self.augment!r} must be one of {', '.join(names)}")
+        _require(self.schedule in ("sgdr", "one_cycle"), f"schedule={self.schedule!r} must be sgdr or one_cycle")
+        one = self.num_cycles == 1 or self.schedule != "one_cycle"
+        _require(one, f"num_cycles={self.num_cycles} must be 1 with schedule='one_cycle'")
+        _require(0 < self.pct_start < 1, f"pct_start={self.pct_start} must lie between 0 and 1, both excluded")
+        _require(self.div >= 1, f"div={self.div} must be at least 1")
+        _require(self.warmup_steps >= 0, f"warmup_steps={self.warmup_steps} must not be negative")
+        _require(self.patience is None or self.patience >= 1, f"patience={self.patience} must be at least 1, or none")
         cycle_boundaries(self.cycle_epochs, self.num_cycles, self.cycle_mult)
 
     @property
@@ -119,6 +140,20 @@ class Settings:
       weight_decay: decoupled from the gradient for adamw, added to it for sgd; never on BatchNorm and biases.
       clip_norm: global-norm clipping over the trainable parameters; none turns it off.
       label_smoothing: share of the target spread evenly over all classes, in training only.
+      loss: "softmax" or "focal" where a photo has one label; "sigmoid" or "sigmoid_focal" where it can have several.
+      focal_gamma: of the focal losses: the larger, the less what is right already counts.
+      class_weights: "balanced" weighs the loss so that rare classes count as much as common ones.
+      sampling: "balanced" draws all classes equally often, with repetition; "shuffle" shows each photo once per epoch.
+      mixup: strength (alpha) of mixing pairs of photos and their labels; 0 turns it off, 0.4 is usual.
+      cutmix: strength (alpha) of pasting a piece of another photo; 0 turns it off. One of mixup and cutmix at a time.
+      accumulate: run each batch in so many parts, one after the other, to need less memory.
+      ema_decay: keep a running average of the weights, and use it; 0.999 is usual. None keeps none.
+      bn_frozen: BatchNorm keeps its running statistics in all layers, not just in the frozen ones.
+      threshold: probability from which a label counts as given, where a photo can have several.
+      resize: how photos become squares: "crop" the centre, "squish" the proportions, or "pad" with mirrored borders.
+      on_bad_image: "skip" trains without the photos that cannot be read and lists them; "error" stops.
+      on_bad_valid_image: the same for validation photos, whose loss would make figures incomparable.
+      cache: where decoded photos are kept: "auto" is memory while they fit into a quarter of it, else disk.
     """
 
     arch: str = "resnet34"
@@ -135,6 +170,20 @@ class Settings:
     weight_decay: float = 0.0
     clip_norm: float | None = None
     label_smoothing: float = 0.0
+    loss: Literal["softmax", "focal", "sigmoid", "sigmoid_focal"] = "softmax"
+    focal_gamma: float = 2.0
+    class_weights: Literal["none", "balanced"] = "none"
+    sampling: Literal["shuffle", "balanced"] = "shuffle"
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    accumulate: int = 1
+    ema_decay: float | None = None
+    bn_frozen: bool = False
+    threshold: float = 0.5
+    resize: ResizeName = "crop"
+    on_bad_image: Literal["error", "skip"] = "error"
+    on_bad_valid_image: Literal["error", "skip"] = "error"
+    cache: Literal["auto", "memory", "disk", "none"] = "auto"
 
     def __post_init__(self) -> None:
         _require(self.image_size >= 8, f"image_size={self.image_size} must be at least 8 pixels")
@@ -146,6 +195,18 @@ class Settings:
         _require(self.weight_decay >= 0, f"weight_decay={self.weight_decay} must not be negative")
         _require(self.clip_norm is None or self.clip_norm > 0, f"clip_norm={self.clip_norm} must be positive, or none")
         _require(0 <= self.label_smoothing < 1, f"label_smoothing={self.label_smoothing} must lie in [0, 1)")
+        _require(self.focal_gamma >= 0, f"focal_gamma={self.focal_gamma} must not be negative")
+        _require(self.mixup >= 0 and self.cutmix >= 0, f"mixup={self.mixup}, cutmix={self.cutmix}: not below 0")
+        _require(self.mixup == 0 or self.cutmix == 0, "mixup and cutmix exclude each other: set one of them to 0")
+        _require(1 <= self.accumulate <= self.batch_size, f"accumulate={self.accumulate} must lie in 1 .. batch_size")
+        ema = self.ema_decay is None or 0 < self.ema_decay < 1
+        _require(ema, f"ema_decay={self.ema_decay} must lie between 0 and 1, or be none")
+        _require(0 < self.threshold < 1, f"threshold={self.threshold} must lie between 0 and 1")
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a photo can have several labels: decided by `loss`, never guessed from the data."""
+        return self.loss in ("sigmoid", "sigmoid_focal")
 
 
 @dataclass(frozen=True)

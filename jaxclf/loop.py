@@ -1,43 +1,55 @@
-"""fit, evaluate, predict: the loops over batches. No host sync inside an epoch but on logging steps."""
+"""fit: the loop over batches and epochs. No host sync inside an epoch but on logging steps."""
 
-import collections
-import itertools
+import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.augment import make_augment
 from jaxclf.config import Phase, Settings
-from jaxclf.data.loader import Batch, Loader
+from jaxclf.data.loader import Loader
+from jaxclf.inference import predict, to_device
 from jaxclf.metrics import Predictions, summarize
 from jaxclf.models.classifier import Classifier
-from jaxclf.optim import make_optimizer
-from jaxclf.schedules import sgdr
-from jaxclf.state import TrainState, create_train_state
-from jaxclf.steps import Metrics, PredictStep, make_predict_step, make_train_step
+from jaxclf.phases import PhaseProgram, check_labels, make_phase_program
+from jaxclf.schedules import cycle_boundaries
+from jaxclf.state import TrainState
+from jaxclf.steps import Metrics, PredictStep, make_predict_step
 
 #: A line of the record: plain JSON values.
 Row = dict[str, Any]
+
+
+class NonFiniteLoss(ValueError):
+    """Training diverged. `state` is the last good one: the step that failed and those after it changed nothing."""
+
+    def __init__(self, message: str, state: TrainState):
+        super().__init__(message)
+        self.state = state
 
 
 class FitResult(NamedTuple):
     """What a `fit` returns.
 
     Attributes:
-      state: the state after the last step.
-      steps: a row per logged step: `phase`, `epoch`, `step`, `loss` and `lrs` (one rate per layer group) of that step.
+      state: the state after the last step; with `keep_best`, its variables (and their average) are the best epoch's.
+      steps: a row per logged step: `phase`, `epoch`, `step`, `loss`, `momentum` and `lrs` (one rate per layer group).
       epochs: a row per epoch: `phase`, `epoch`, `step`, `train_loss` and `train_accuracy` over the epoch's examples,
-        and `valid_loss`, `valid_accuracy` where there is a validation set.
-      predictions: of the validation set, after the last epoch; None without one.
+        `cycle_end`, and `valid_loss`, `valid_accuracy` where there is a validation set.
+      predictions: of the validation set by what `state.averaged` holds; None without one.
+      best_epoch: the epoch with the lowest validation loss, the first of equals; None without a validation set.
+      stopped: why it ended before its time, or "".
     """
 
     state: TrainState
     steps: list[Row]
     epochs: list[Row]
     predictions: Predictions | None
+    best_epoch: int | None
+    stopped: str
 
 
 class Progress(NamedTuple):
@@ -53,66 +65,6 @@ class Progress(NamedTuple):
     num_steps: int
     examples: int
     latest: Row | None
-
-
-def to_device(batches: Iterable[Batch], *, ahead: int = 2) -> Iterator[Batch]:
-    """Moves batches to the device `ahead` of their use, so that the copy overlaps with the computation."""
-    batches = iter(batches)
-    queue: collections.deque[Batch] = collections.deque()
-    try:
-        for batch in itertools.islice(batches, ahead):
-            queue.append(jax.device_put(batch))
-        while queue:
-            current = queue.popleft()
-            for batch in itertools.islice(batches, 1):
-                queue.append(jax.device_put(batch))
-            yield current
-    finally:
-        close = getattr(batches, "close", None)
-        if close is not None:
-            close()
-
-
-def predict(
-    model: Classifier, variables: Mapping[str, Any], loader: Loader, *, predict_step: PredictStep | None = None
-) -> Predictions:
-    """Runs a classifier over a loader's examples, in evaluation mode.
-
-    Args:
-      model, variables: the classifier.
-      loader: made with `train=False`.
-      predict_step: from `make_predict_step`, when one is compiled already.
-
-    Returns:
-      One row per example, in the loader's order, padding removed. All logits are fetched at once, at the end.
-    """
-    step = predict_step or make_predict_step(model, preprocess=loader.preprocess)
-    logits, batches = [], []
-    for batch in to_device(loader):
-        logits.append(step(variables, batch.inputs))
-        batches.append((batch.labels, batch.mask, batch.index))
-    fetched_logits, fetched = jax.device_get((logits, batches))
-    labels, mask, index = (np.concatenate(parts) for parts in zip(*fetched, strict=True))
-    keep = mask > 0
-    return Predictions(np.concatenate(fetched_logits)[keep], labels[keep], index[keep])
-
-
-def evaluate(
-    model: Classifier, variables: Mapping[str, Any], loader: Loader, *, predict_step: PredictStep | None = None
-) -> dict[str, float]:
-    """`loss`, `accuracy` and `num_examples` over a loader's examples: sums and counts, divided once."""
-    return summarize(predict(model, variables, loader, predict_step=predict_step))
-
-
-def phase_schedule(phase: Phase, steps_per_epoch: int) -> tuple[Callable[[Any], jax.Array], int]:
-    """A phase's SGDR schedule and its number of steps, with epochs turned into steps."""
-    schedule = sgdr(phase.cycle_epochs * steps_per_epoch, phase.num_cycles, cycle_mult=phase.cycle_mult)
-    return schedule, phase.num_epochs * steps_per_epoch
-
-
-def phase_key(seed: int, phase_number: int) -> jax.Array:
-    """The key of all random draws of a phase, `fold_in(key(seed), phase_number)`; each step folds itself in."""
-    return jax.random.fold_in(jax.random.key(seed), phase_number)
 
 
 def fit(
@@ -136,109 +88,143 @@ def fit(
     Args:
       model: the classifier.
       variables: `{"params", "batch_stats"}` to start from.
-      phase: what is frozen, the rates per layer group, the cycles, the augmentation.
+      phase: what is frozen, the rates per layer group, the cycles, the augmentation, when to stop.
       train: loader made with `train=True`, and with `presized=phase.augment != "none"`.
       valid: loader made with `train=False`, evaluated after each epoch.
-      settings: optimizer, momentum, weight decay, clipping, label smoothing and seed; default: `Settings()`.
+      settings: loss, optimizer, momentum, weight decay, clipping, mixing, averaging and seed; default: `Settings()`.
       phase_number: which phase of the run this is; part of every random key.
       first_epoch: epochs the run has done before; the order of epoch e is `epoch_order(loader.seed, first_epoch + e)`.
       log_every: the device is asked for figures every so many steps, and at the end of each epoch.
       predict_step: a compiled one, shared between phases.
       on_step: called after each dispatched step; must not touch the device.
       on_log: called with each logged row (write it to TensorBoard, W&B, a file, ...).
-      on_epoch: called with each epoch's row and the state, which is donated to the next step: copy what you keep.
+      on_epoch: called with each epoch's row and the state, which is donated to the next step: copy or save what you
+        keep. `row["cycle_end"]` marks the snapshots of SGDR.
 
     Returns:
-      The state, the logged rows, and the last predictions for `valid`.
+      The state, the logged rows, and the predictions for `valid`.
 
     Raises:
-      ValueError: if the loss stops being finite, naming the step and the rates.
+      NonFiniteLoss: if the loss or the gradient stops being finite, naming the step and the rates. That step was not
+        applied; the error's `state` holds what there was before it.
+      ValueError: for a phase that needs a validation set without one, or a loss that does not fit the labels.
+
+    Example: figures to TensorBoard, with any writer that has `add_scalar`:
+
+        def log(row):
+            writer.add_scalar("loss", row["loss"], row["step"])
+
+        fit(model, variables, phase, train, valid, on_log=log)
     """
     settings = settings or Settings()
-    schedule, num_steps = phase_schedule(phase, len(train))
-    optimizer = make_optimizer(
-        variables["params"],
-        schedule,
-        phase.lrs,
-        frozen=phase.frozen,
-        optimizer=settings.optimizer,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        clip_norm=settings.clip_norm,
-    )
-    train_step = make_train_step(
-        model,
-        optimizer,
-        preprocess=train.preprocess,
-        schedule=schedule,
-        lrs=phase.lrs,
-        frozen=phase.frozen,
-        augment=make_augment(phase.augment, train.preprocess.image_size),
-        label_smoothing=settings.label_smoothing,
-    )
-    if valid is not None and predict_step is None:
-        predict_step = make_predict_step(model, preprocess=valid.preprocess)
-    state = create_train_state(variables, optimizer, frozen=phase.frozen)
-    key = phase_key(settings.seed, phase_number)
-    steps: list[Row] = []
+    if valid is None and (phase.keep_best or phase.patience is not None):
+        raise ValueError(
+            f"phase {phase.name!r} asks for the best epoch (keep_best, patience): give a validation loader"
+        )
+    program = make_phase_program(model, variables, phase, train, settings, phase_number=phase_number)
+    if valid is not None:
+        check_labels(settings, valid)
+        predict_step = predict_step or make_predict_step(model, preprocess=valid.preprocess)
+    cycle_ends = cycle_boundaries(phase.cycle_epochs, phase.num_cycles, phase.cycle_mult)
+    state = program.create_state(variables, phase, settings)
+    log = _Log(phase, program, on_log)
     epochs: list[Row] = []
-    predictions = None
-    step = 0
+    predictions, best = None, _Best()
+    step, stopped = 0, ""
     for epoch in range(phase.num_epochs):
-        pending: list[Metrics] = []  # on the device until fetched
-        totals = np.zeros(3)  # loss * count, correct, count
+        totals, pending = np.zeros(4), list[Metrics]()  # pending stays on the device until it is fetched
         for batch in to_device(train.epoch(first_epoch + epoch)):
-            state, metrics = train_step(state, batch, key)
+            state, metrics = program.train_step(state, batch, program.key)
             pending.append(metrics)
             step += 1
             if step % log_every == 0:
-                totals += _log(pending, phase, epoch, step, steps, on_log)
+                totals += log(pending, epoch, step, state)
                 pending = []
             if on_step is not None:
-                on_step(Progress(step, num_steps, train.batch_size, steps[-1] if steps else None))
+                on_step(Progress(step, program.num_steps, train.batch_size, log.rows[-1] if log.rows else None))
         if pending:
-            totals += _log(pending, phase, epoch, step, steps, on_log)
+            totals += log(pending, epoch, step, state)
         row: Row = {
             "kind": "epoch",
             "phase": phase.name,
             "epoch": epoch,
             "step": step,
-            "train_loss": float(totals[0] / totals[2]),
-            "train_accuracy": float(totals[1] / totals[2]),
+            "train_loss": float(totals[0] / totals[1]),
+            "train_accuracy": float(totals[2] / totals[3]),
+            "cycle_end": epoch + 1 in cycle_ends,
         }
         if valid is not None:
-            predictions = predict(model, state.variables, valid, predict_step=predict_step)
-            scores = summarize(predictions)
+            latest = predict(model, state.averaged, valid, predict_step=predict_step)
+            scores = summarize(latest, multi_label=settings.multi_label, threshold=settings.threshold)
             row |= {"valid_loss": scores["loss"], "valid_accuracy": scores["accuracy"]}
+            improved = best.update(epoch, scores["loss"], state if phase.keep_best else None)
+            predictions = latest if improved or not phase.keep_best else predictions
         epochs.append(row)
         if on_epoch is not None:
             on_epoch(row, state)
-    return FitResult(state, steps, epochs, predictions)
+        if phase.patience is not None and best.epoch is not None and epoch - best.epoch >= phase.patience:
+            stopped = f"no lower validation loss in {phase.patience} epochs"
+            break
+    if phase.keep_best:
+        state = best.restored(state)
+    return FitResult(state, log.rows, epochs, predictions, best.epoch, stopped)
 
 
-def _log(
-    pending: list[Metrics], phase: Phase, epoch: int, step: int, steps: list[Row], on_log: Callable[[Row], None] | None
-) -> np.ndarray:
-    """Fetches the pending metrics, logs the last of them, and returns their sums (loss * count, correct, count)."""
-    fetched = jax.device_get(pending)
-    first_step = step - len(fetched)
-    for offset, metrics in enumerate(fetched):
-        if not math.isfinite(metrics["loss"]):
-            lrs = ", ".join(f"{lr:.3g}" for lr in metrics["lrs"])
-            raise ValueError(
-                f"the loss is {metrics['loss']} at step {first_step + offset} of phase {phase.name!r} (learning rates "
-                f"{lrs}): training diverged; use a lower rate"
+class _Best:
+    """The epoch with the lowest validation loss, and a copy of what it had learned."""
+
+    def __init__(self) -> None:
+        self.epoch: int | None = None
+        self.loss = math.inf
+        self._kept: tuple[Any, ...] = ()
+
+    def update(self, epoch: int, loss: float, state: TrainState | None) -> bool:
+        """Whether this is the best epoch so far; then, given a state, its variables are copied."""
+        if self.epoch is not None and not loss < self.loss:
+            return False
+        self.epoch, self.loss = epoch, loss
+        if state is not None:
+            self._kept = jax.tree.map(jnp.array, (state.params, state.batch_stats, state.ema))
+        return True
+
+    def restored(self, state: TrainState) -> TrainState:
+        """The last state with the best epoch's variables."""
+        params, batch_stats, ema = self._kept
+        return dataclasses.replace(state, params=params, batch_stats=batch_stats, ema=ema)
+
+
+class _Log:
+    """Fetches metrics from the device, keeps the logged rows, and stops a run that has diverged."""
+
+    def __init__(self, phase: Phase, program: PhaseProgram, on_log: Callable[[Row], None] | None):
+        self.phase, self.program, self.on_log = phase, program, on_log
+        self.rows: list[Row] = []
+
+    def __call__(self, pending: list[Metrics], epoch: int, step: int, state: TrainState) -> np.ndarray:
+        """Logs the last of the pending metrics; returns the sums of loss * weight, weight, correct and count."""
+        fetched = jax.device_get(pending)
+        last = fetched[-1]
+        if last["failed_at"] >= 0:
+            failed = next(metrics for metrics in fetched if metrics["failed_at"] >= 0)
+            lrs = ", ".join(f"{lr:.3g}" for lr in failed["lrs"])
+            where = f"step {int(last['failed_at'])} of phase {self.phase.name!r} (learning rates {lrs})"
+            raise NonFiniteLoss(
+                f"training diverged at {where}: the loss was {failed['loss']}, or its gradient was not finite. The step "
+                "was not applied; use a lower rate",
+                state,
             )
-    last = fetched[-1]
-    row: Row = {
-        "kind": "step",
-        "phase": phase.name,
-        "epoch": epoch,
-        "step": step - 1,
-        "loss": float(last["loss"]),
-        "lrs": [float(lr) for lr in last["lrs"]],
-    }
-    steps.append(row)
-    if on_log is not None:
-        on_log(row)
-    return np.array([[m["loss"] * m["count"], m["correct"], m["count"]] for m in fetched], np.float64).sum(0)
+        momentum = self.program.momentum
+        row: Row = {
+            "kind": "step",
+            "phase": self.phase.name,
+            "epoch": epoch,
+            "step": step - 1,
+            "loss": float(last["loss"]),
+            "momentum": float(momentum(step - 1)) if callable(momentum) else momentum,
+            "lrs": [float(lr) for lr in last["lrs"]],
+        }
+        self.rows.append(row)
+        if self.on_log is not None:
+            self.on_log(row)
+        sums = [[m["loss"] * m["weight"], m["weight"], m["correct"], m["count"]] for m in fetched]
+        return np.array(sums, np.float64).sum(0)

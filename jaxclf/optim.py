@@ -24,7 +24,7 @@ def make_optimizer(
     *,
     frozen: tuple[str, ...] = (),
     optimizer: str = "sgd",
-    momentum: float = 0.9,
+    momentum: float | Schedule = 0.9,
     weight_decay: float = 0.0,
     clip_norm: float | None = None,
 ) -> optax.GradientTransformation:
@@ -40,7 +40,8 @@ def make_optimizer(
       lrs: one rate per layer group, earliest layers first: 1, 2, 3 or 6 of them.
       frozen: modules left out, a prefix of `MODULES`. Their groups' rates go unused.
       optimizer: "sgd" or "adamw" (b2 .99, eps 1e-5, as fastai 2).
-      momentum: SGD's momentum, or AdamW's b1, in [0, 1).
+      momentum: SGD's momentum, or AdamW's b1, in [0, 1); or a function step -> momentum, as one_cycle wants it
+        (`jaxclf.schedules.one_cycle_momentum`).
       weight_decay: >= 0; never applied to BatchNorm and biases.
       clip_norm: maximum global norm of the gradient, > 0; None does not clip.
 
@@ -55,14 +56,16 @@ def make_optimizer(
         raise ValueError(f"clip_norm={clip_norm!r} must be positive, or None")
     if weight_decay < 0:
         raise ValueError(f"weight_decay={weight_decay!r} must not be negative")
+    if not callable(momentum) and not 0 <= momentum < 1:
+        raise ValueError(f"momentum={momentum!r} must lie in [0, 1)")
     trainable, _ = partition(params, frozen)
     labels = layer_groups(trainable, num_groups=len(lrs))
     rates = {group_name(i): _scale_by_lr(schedule, lr) for i, lr in enumerate(lrs)}
     decay = [optax.add_decayed_weights(weight_decay, mask=decays)] if weight_decay else []
     if optimizer == "sgd":
-        direction = [*decay, optax.trace(momentum, nesterov=True)] if momentum else decay
+        direction = [*decay, _trace(momentum)] if momentum else decay
     elif optimizer == "adamw":
-        direction = [optax.scale_by_adam(b1=momentum, b2=0.99, eps=1e-5), *decay]
+        direction = [_adam(momentum), *decay]
     else:
         raise ValueError(f"optimizer={optimizer!r} is not known; choose 'sgd' or 'adamw'")
     clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm is not None else []
@@ -71,3 +74,15 @@ def make_optimizer(
 
 def _scale_by_lr(schedule: Schedule, lr: float) -> optax.GradientTransformation:
     return optax.scale_by_schedule(lambda step: -lr * schedule(step))
+
+
+def _trace(momentum: float | Schedule) -> optax.GradientTransformation:
+    if callable(momentum):
+        return optax.inject_hyperparams(optax.trace, static_args=("nesterov",))(decay=momentum, nesterov=True)
+    return optax.trace(momentum, nesterov=True)
+
+
+def _adam(momentum: float | Schedule) -> optax.GradientTransformation:
+    if callable(momentum):
+        return optax.inject_hyperparams(optax.scale_by_adam)(b1=momentum, b2=0.99, eps=1e-5)
+    return optax.scale_by_adam(b1=momentum, b2=0.99, eps=1e-5)

@@ -19,7 +19,8 @@ from jaxclf.config import Phase, Preprocess, Recipe, Settings
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import DataSource, fingerprint
 from jaxclf.data.splits import Splits, open_data, open_parts
-from jaxclf.loop import Progress, Row, evaluate, fit
+from jaxclf.inference import evaluate
+from jaxclf.loop import Progress, Row, fit
 from jaxclf.models.classifier import init_variables
 from jaxclf.runs import (
     CHECKPOINTS,

@@ -194,13 +194,10 @@ def one_cycle(num_steps: int, *, pct_start: float = 0.25, div: float = 25.0, div
     >>> [round(float(schedule(t)), 3) for t in (0, 25, 100)]
     [0.04, 1.0, 0.0]
     """
-    _check_count("num_steps", num_steps, 2)
-    if not 0.0 < pct_start < 1.0:
-        raise ValueError(f"pct_start={pct_start!r} must lie between 0 and 1, both excluded")
+    peak = _peak(num_steps, pct_start)
     for name, value in (("div", div), ("div_final", div_final)):
         if value < 1.0:
             raise ValueError(f"{name}={value!r} must be at least 1: it divides the maximum")
-    peak = min(max(round(pct_start * num_steps), 1), num_steps - 1)
 
     def schedule(step: jax.typing.ArrayLike) -> jax.Array:
         step = jnp.clip(jnp.asarray(step, jnp.int32), 0, num_steps)
@@ -210,3 +207,39 @@ def one_cycle(num_steps: int, *, pct_start: float = 0.25, div: float = 25.0, div
         return jnp.where(step < peak, rising, falling)
 
     return schedule
+
+
+def one_cycle_momentum(num_steps: int, *, pct_start: float = 0.25, high: float = 0.95, low: float = 0.85) -> Schedule:
+    """The momentum that goes with `one_cycle`, its mirror image: cosine from `high` down to `low`, then back up.
+
+    Unlike the other schedules this is the value itself, to be given to `make_optimizer` as `momentum`.
+
+    Args:
+      num_steps, pct_start: as for `one_cycle`.
+      high, low: in [0, 1), low <= high.
+
+    References: Smith & Topin, arXiv:1708.07120.
+
+    >>> momentum = one_cycle_momentum(100)
+    >>> [round(float(momentum(t)), 3) for t in (0, 25, 100)]
+    [0.95, 0.85, 0.95]
+    """
+    if not 0.0 <= low <= high < 1.0:
+        raise ValueError(f"momentum from low={low!r} to high={high!r} must satisfy 0 <= low <= high < 1")
+    peak = _peak(num_steps, pct_start)
+
+    def schedule(step: jax.typing.ArrayLike) -> jax.Array:
+        step = jnp.clip(jnp.asarray(step, jnp.int32), 0, num_steps)
+        falling = _half_cosine(step.astype(jnp.float32), jnp.float32(peak), high, low)
+        rising = _half_cosine((step - peak).astype(jnp.float32), jnp.float32(num_steps - peak), low, high)
+        return jnp.where(step < peak, falling, rising)
+
+    return schedule
+
+
+def _peak(num_steps: int, pct_start: float) -> int:
+    """The step at which one_cycle turns."""
+    _check_count("num_steps", num_steps, 2)
+    if not 0.0 < pct_start < 1.0:
+        raise ValueError(f"pct_start={pct_start!r} must lie between 0 and 1, both excluded")
+    return min(max(round(pct_start * num_steps), 1), num_steps - 1)

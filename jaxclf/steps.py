@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxclf.augment import Augment, make_augment, normalize, to_float
+from jaxclf.augment import Augment, Mix, make_augment, normalize, to_float
 from jaxclf.config import Preprocess
 from jaxclf.data.loader import Batch
-from jaxclf.losses import masked_mean, softmax_cross_entropy
+from jaxclf.losses import Loss, make_loss, targets_from_labels
 from jaxclf.models.classifier import Classifier
 from jaxclf.schedules import Schedule
 from jaxclf.state import TrainState
@@ -32,13 +32,20 @@ def make_train_step(
     lrs: Sequence[float] = (),
     frozen: tuple[str, ...] = (),
     augment: Augment | None = None,
-    label_smoothing: float = 0.0,
+    mix: Mix | None = None,
+    loss: Loss | None = None,
+    multi_label: bool = False,
     bn_frozen: bool = False,
+    accumulate: int = 1,
+    ema_decay: float | None = None,
 ) -> TrainStep:
     """A jitted `(state, batch, key) -> (state, metrics)`; the state's buffers are donated.
 
     Only the trainable part of the parameters is differentiated: frozen modules run forward, with their running
     BatchNorm statistics, and are handed through untouched. The step's own key is `fold_in(key, state.step)`.
+
+    A step whose loss, gradient or statistics are not finite changes nothing but `state.failed_at`, which stops all
+    later steps too; so the state can be asked now and then instead of at every step.
 
     Args:
       model: the classifier.
@@ -47,45 +54,141 @@ def make_train_step(
       schedule, lrs: what `make_optimizer` was given; only reported, as the metric `lrs`.
       frozen: a prefix of `MODULES`.
       augment: from `jaxclf.augment.make_augment`; `None` takes the centre crop.
-      label_smoothing: in [0, 1).
+      mix: `(key, images, targets, mask) -> (images, targets)`, mixup or cutmix.
+      loss: from `jaxclf.losses.make_loss`; `None` takes softmax cross-entropy.
+      multi_label: count right decisions per label and not right classes, for the metric `correct` only.
       bn_frozen: keep the body's BatchNorm on running statistics also where it is trained.
+      accumulate: the batch is run in so many parts, one after another, for memory's sake. The gradient is that of the
+        whole batch; BatchNorm that is trained sees the parts one by one.
+      ema_decay: in (0, 1): the state's `ema` follows its variables, ema = d * ema + (1 - d) * variables with
+        d = min(ema_decay, (1 + t) / (10 + t)) at step t, so that short runs are not held at their start.
 
     Returns:
-      The step. Its metrics: `loss` (mean over the batch's examples, what the gradient is of), `correct` and `count`
-      (sums over the examples), and `lrs` (float32 [groups], the rates this step used), all on the device.
+      The step. Its metrics, all on the device: `loss` (mean over the batch's examples, what the gradient is of),
+      `correct`, `weight` and `count` (sums over the examples: right answers, what the loss divides by, and examples),
+      `failed_at`, and `lrs` (float32 [groups], the rates this step used).
+
+    Raises:
+      ValueError: for an `accumulate` below 1 or an `ema_decay` outside (0, 1).
     """
     frozen = check_frozen(frozen)
+    if accumulate < 1:
+        raise ValueError(f"accumulate={accumulate} must be at least 1")
+    if ema_decay is not None and not 0.0 < ema_decay < 1.0:
+        raise ValueError(f"ema_decay={ema_decay} must lie between 0 and 1, both excluded, or be None")
+    if not model.num_classes:
+        raise ValueError("a headless classifier has nothing to train: create it with num_classes")
+    num_classes = model.num_classes
     augment = augment or make_augment("none", preprocess.image_size)
+    loss_of = loss or make_loss("softmax")
 
-    def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
-        augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-        inputs = normalize(augment(augment_key, batch.inputs), preprocess.mean, preprocess.std)
-        trainable, fixed = partition(state.params, frozen)
+    def prepare(batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Normalised inputs [b, s, s, 3] and targets [b, c]."""
+        augment_key, mix_key = jax.random.split(key)
+        images, labels = augment(augment_key, batch.inputs), jnp.asarray(batch.labels)
+        targets = labels if labels.ndim == 2 else targets_from_labels(labels, num_classes)
+        if mix is not None:
+            images, targets = mix(mix_key, images, targets, jnp.asarray(batch.mask))
+        return normalize(images, preprocess.mean, preprocess.std), targets
 
-        def loss_fn(trainable: Tree) -> tuple[jax.Array, tuple[jax.Array, Tree]]:
+    def gradient(
+        trainable: Tree,
+        fixed: Tree,
+        batch_stats: Tree,
+        inputs: jax.Array,
+        targets: jax.Array,
+        mask: jax.Array,
+        key: Any,
+    ) -> tuple[Tree, Tree, jax.Array, jax.Array, jax.Array]:
+        """Of the sum of losses: (gradient, updated statistics, sum of losses, sum of weights, logits)."""
+
+        def loss_fn(trainable: Tree) -> tuple[jax.Array, tuple[jax.Array, jax.Array, Tree]]:
             logits, updated = model.apply(
-                {"params": combine(fixed, trainable), "batch_stats": state.batch_stats},
+                {"params": combine(fixed, trainable), "batch_stats": batch_stats},
                 inputs,
                 train=True,
                 frozen=frozen,
                 bn_frozen=bn_frozen,
-                mask=batch.mask,
-                rngs={"dropout": dropout_key},
+                mask=mask,
+                rngs={"dropout": key},
                 mutable=["batch_stats"],
             )
-            losses = softmax_cross_entropy(logits, batch.labels, label_smoothing=label_smoothing)
-            return masked_mean(losses, batch.mask), (logits, updated["batch_stats"])
+            losses, weights = loss_of(logits, targets)
+            return (losses * mask).sum(), ((weights * mask).sum(), logits, updated["batch_stats"])
 
-        (loss, (logits, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trainable)
+        (total, (weight, logits, updated)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trainable)
+        return gradients, updated, total, weight, logits
+
+    def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
+        prepare_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+        inputs, targets = prepare(batch, prepare_key)
+        trainable, fixed = partition(state.params, frozen)
+        mask = jnp.asarray(batch.mask)
+        batch_stats, parts = state.batch_stats, list[tuple[Tree, jax.Array, jax.Array, jax.Array]]()
+        for part in range(accumulate):
+            rows = _part(part, accumulate, len(mask))
+            if part > 0:  # one part after the other, so that only one part's activations are alive
+                inputs, batch_stats = jax.lax.optimization_barrier((inputs, batch_stats))
+            part_key = jax.random.fold_in(dropout_key, part) if accumulate > 1 else dropout_key
+            gradients, batch_stats, total, weight, logits = gradient(
+                trainable, fixed, batch_stats, inputs[rows], targets[rows], mask[rows], part_key
+            )
+            parts.append((gradients, total, weight, logits))
+        logits = jnp.concatenate([part[3] for part in parts]) if accumulate > 1 else parts[0][3]
+        gradients, total, weight = sum_trees([part[:3] for part in parts])
+        weight = jnp.where(weight > 0.0, weight, 1.0)
+        gradients = jax.tree.map(lambda leaf: leaf / weight, gradients)
+        mean_loss = total / weight
         updates, opt_state = optimizer.update(gradients, state.opt_state, trainable)
-        params = combine(fixed, optax.apply_updates(trainable, updates))
-        correct = ((logits.argmax(-1) == batch.labels) * batch.mask).sum()
-        metrics = {"loss": loss, "correct": correct, "count": batch.mask.sum()}
+        proposed = (optax.apply_updates(trainable, updates), batch_stats, opt_state)
+
+        finite = jnp.isfinite(mean_loss) & _all_finite((gradients, batch_stats))
+        applied = finite & (state.failed_at < 0)
+        trained, batch_stats, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(applied, new, old), proposed, (trainable, state.batch_stats, state.opt_state)
+        )
+        failed_at = jnp.where((state.failed_at < 0) & ~finite, state.step, state.failed_at)
+        params = combine(fixed, trained)
+        ema = state.ema
+        if ema_decay is not None and ema is not None:
+            now = {"params": params, "batch_stats": batch_stats}
+            decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
+            ema = jax.tree.map(lambda old, new: jnp.where(applied, decay * old + (1.0 - decay) * new, old), ema, now)
+        metrics = {
+            "loss": mean_loss,
+            "correct": (_correct(logits, jnp.asarray(batch.labels), multi_label) * mask).sum(),
+            "weight": weight,
+            "count": mask.sum(),
+            "failed_at": failed_at,
+        }
         if schedule is not None:
             metrics["lrs"] = schedule(state.step) * jnp.asarray(lrs, jnp.float32)
-        return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+        step = state.step + applied.astype(jnp.int32)
+        return TrainState(step, params, batch_stats, opt_state, failed_at, ema), metrics
 
     return jax.jit(train_step, donate_argnums=0)
+
+
+def _part(part: int, parts: int, size: int) -> slice:
+    """Rows of one of `parts` nearly equal parts of a batch."""
+    return slice(part * size // parts, (part + 1) * size // parts)
+
+
+def sum_trees(trees: Sequence[Any]) -> Any:
+    """The leaf by leaf sum of one or more trees."""
+    return jax.tree.map(lambda first, *rest: sum(rest, start=first), *trees)
+
+
+def _all_finite(tree: Any) -> jax.Array:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+def _correct(logits: jax.Array, labels: jax.Array, multi_label: bool) -> jax.Array:
+    """Per example: 1 for the right class; of several labels, the share of right decisions. float32 [b]."""
+    if multi_label:
+        return ((logits > 0.0) == (labels > 0.5)).mean(-1, dtype=jnp.float32)
+    classes = labels.argmax(-1) if labels.ndim == 2 else labels
+    return (logits.argmax(-1) == classes).astype(jnp.float32)
 
 
 def make_predict_step(model: Classifier, *, preprocess: Preprocess) -> PredictStep:

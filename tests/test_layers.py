@@ -17,7 +17,7 @@ LAYERS = {
     ),
     **dict.fromkeys(("models", "data"), 1),
     **dict.fromkeys(("weights", "groups", "optim"), 2),
-    **dict.fromkeys(("state", "steps", "checkpoint", "loop"), 3),
+    **dict.fromkeys(("state", "steps", "phases", "inference", "checkpoint", "loop"), 3),
     **dict.fromkeys(("analysis", "runs"), 4),
     "recipe": 5,
     "cli": 6,

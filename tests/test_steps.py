@@ -171,7 +171,7 @@ def test_flops_fall_with_every_frozen_module():
         optimizer = make_optimizer(variables["params"], schedules.constant(), (0.1,), frozen=frozen, clip_norm=1.0)
         step = make_train_step(model, optimizer, preprocess=PREPROCESS, frozen=frozen)
         state = jax.eval_shape(lambda v, o=optimizer, f=frozen: create_train_state(v, o, frozen=f), variables)
-        flops.append(step.lower(state, make_batch(), KEY).cost_analysis()["flops"])
+        flops.append(step.lower(state, make_batch(32), KEY).cost_analysis()["flops"])
     relative = np.array(flops) / flops[0]
     assert (np.diff(relative) < -0.04).all()
     assert relative[5] < 0.4

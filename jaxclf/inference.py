@@ -1,0 +1,73 @@
+"""predict and evaluate: a classifier over a loader's batches, in evaluation mode."""
+
+import collections
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxclf.data.loader import Batch, Loader
+from jaxclf.metrics import Predictions, summarize
+from jaxclf.models.classifier import Classifier
+from jaxclf.steps import PredictStep, make_predict_step
+
+
+def to_device(batches: Iterable[Batch], *, ahead: int = 2) -> Iterator[Batch]:
+    """Moves batches to the device `ahead` of their use, so that the copy overlaps with the computation."""
+    batches = iter(batches)
+    queue: collections.deque[Batch] = collections.deque()
+    try:
+        for batch in itertools.islice(batches, ahead):
+            queue.append(jax.device_put(batch))
+        while queue:
+            current = queue.popleft()
+            for batch in itertools.islice(batches, 1):
+                queue.append(jax.device_put(batch))
+            yield current
+    finally:
+        close = getattr(batches, "close", None)
+        if close is not None:
+            close()
+
+
+def predict(
+    model: Classifier, variables: Mapping[str, Any], loader: Loader, *, predict_step: PredictStep | None = None
+) -> Predictions:
+    """Runs a classifier over a loader's examples, in evaluation mode.
+
+    Args:
+      model, variables: the classifier.
+      loader: made with `train=False`.
+      predict_step: from `make_predict_step`, when one is compiled already.
+
+    Returns:
+      One row per example, in the loader's order, padding removed. All logits are fetched at once, at the end.
+    """
+    step = predict_step or make_predict_step(model, preprocess=loader.preprocess)
+    logits, batches = [], []
+    for batch in to_device(loader):
+        logits.append(step(variables, batch.inputs))
+        batches.append((batch.labels, batch.mask, batch.index))
+    fetched_logits, fetched = jax.device_get((logits, batches))
+    labels, mask, index = (np.concatenate(parts) for parts in zip(*fetched, strict=True))
+    keep = mask > 0
+    return Predictions(np.concatenate(fetched_logits)[keep], labels[keep], index[keep])
+
+
+def evaluate(
+    model: Classifier,
+    variables: Mapping[str, Any],
+    loader: Loader,
+    *,
+    predict_step: PredictStep | None = None,
+    multi_label: bool = False,
+    threshold: float = 0.5,
+) -> dict[str, float]:
+    """`loss`, `accuracy` and `num_examples` over a loader's examples: sums and counts, divided once.
+
+    With `multi_label`, photos have several labels: see `jaxclf.metrics.summarize`, which takes `threshold`.
+    """
+    predictions = predict(model, variables, loader, predict_step=predict_step)
+    return summarize(predictions, multi_label=multi_label, threshold=threshold)

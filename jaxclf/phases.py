@@ -1,0 +1,155 @@
+"""From a phase and settings to what a fit runs: schedule, momentum, loss, optimizer, train step, random key."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from jaxclf.augment import Mix, cutmix, make_augment, mixup
+from jaxclf.config import Phase, Settings
+from jaxclf.data.loader import Loader
+from jaxclf.losses import Loss, balanced_class_weights, make_loss
+from jaxclf.models.classifier import Classifier
+from jaxclf.optim import make_optimizer
+from jaxclf.schedules import Schedule, one_cycle, one_cycle_momentum, sgdr
+from jaxclf.state import TrainState, create_train_state
+from jaxclf.steps import TrainStep, make_train_step
+
+
+class PhaseProgram(NamedTuple):
+    """What one phase runs, made by `make_phase_program`.
+
+    Attributes:
+      train_step: jitted `(state, batch, key) -> (state, metrics)`.
+      optimizer: for `create_train_state`.
+      schedule: step -> multiplier of all rates.
+      momentum: SGD's momentum (AdamW's b1), or a function of the step.
+      num_steps: steps of the whole phase.
+      key: of all random draws of the phase.
+    """
+
+    train_step: TrainStep
+    optimizer: optax.GradientTransformation
+    schedule: Schedule
+    momentum: float | Schedule
+    num_steps: int
+    key: jax.Array
+
+    def create_state(self, variables: Mapping[str, Any], phase: Phase, settings: Settings) -> TrainState:
+        """The phase's first state; `variables` are copied."""
+        return create_train_state(variables, self.optimizer, frozen=phase.frozen, ema=settings.ema_decay is not None)
+
+
+def make_phase_program(
+    model: Classifier,
+    variables: Mapping[str, Any],
+    phase: Phase,
+    train: Loader,
+    settings: Settings,
+    *,
+    phase_number: int = 0,
+    schedule: Schedule | None = None,
+) -> PhaseProgram:
+    """Builds a phase's optimizer and train step.
+
+    Args:
+      model, variables: the classifier; of the variables only the structure is read.
+      phase: what is frozen, rates, cycles, augmentation.
+      train: the training loader; its batches per epoch and labels are read.
+      settings: loss, optimizer, clipping, mixing, accumulation, averaging and seed.
+      phase_number: part of the random key.
+      schedule: in place of the phase's own, for a learning-rate range test.
+
+    Raises:
+      ValueError: for a loss that does not fit the data's labels.
+    """
+    own, num_steps = phase_schedule(phase, len(train))
+    schedule = schedule or own
+    momentum = phase_momentum(phase, num_steps, settings.momentum)
+    optimizer = make_optimizer(
+        variables["params"],
+        schedule,
+        phase.lrs,
+        frozen=phase.frozen,
+        optimizer=settings.optimizer,
+        momentum=momentum,
+        weight_decay=settings.weight_decay,
+        clip_norm=settings.clip_norm,
+    )
+    train_step = make_train_step(
+        model,
+        optimizer,
+        preprocess=train.preprocess,
+        schedule=schedule,
+        lrs=phase.lrs,
+        frozen=phase.frozen,
+        augment=make_augment(phase.augment, train.preprocess.image_size),
+        mix=make_mix(settings),
+        loss=make_settings_loss(settings, train),
+        multi_label=settings.multi_label,
+        bn_frozen=settings.bn_frozen,
+        accumulate=settings.accumulate,
+        ema_decay=settings.ema_decay,
+    )
+    return PhaseProgram(train_step, optimizer, schedule, momentum, num_steps, phase_key(settings.seed, phase_number))
+
+
+def phase_schedule(phase: Phase, steps_per_epoch: int) -> tuple[Schedule, int]:
+    """A phase's schedule and its number of steps, with epochs turned into steps."""
+    num_steps = phase.num_epochs * steps_per_epoch
+    if phase.schedule == "one_cycle":
+        # A phase of one step has no room to rise and fall.
+        pct = phase.pct_start
+        return (one_cycle(num_steps, pct_start=pct, div=phase.div) if num_steps > 1 else sgdr(1, 1)), num_steps
+    first = phase.cycle_epochs * steps_per_epoch
+    warmup = min(phase.warmup_steps, first - 1)
+    return sgdr(first, phase.num_cycles, cycle_mult=phase.cycle_mult, warmup_steps=warmup), num_steps
+
+
+def phase_momentum(phase: Phase, num_steps: int, momentum: float) -> float | Schedule:
+    """A phase's momentum: the settings' own, or one_cycle's from .95 down to .85 and back."""
+    if phase.schedule == "one_cycle" and num_steps > 1:
+        return one_cycle_momentum(num_steps, pct_start=phase.pct_start)
+    return momentum
+
+
+def phase_key(seed: int, phase_number: int) -> jax.Array:
+    """The key of all random draws of a phase, `fold_in(key(seed), phase_number)`; each step folds itself in."""
+    return jax.random.fold_in(jax.random.key(seed), phase_number)
+
+
+def make_settings_loss(settings: Settings, train: Loader) -> Loss:
+    """The loss that the settings name, with class weights from the training labels where they ask for them.
+
+    Raises:
+      ValueError: for a loss that does not fit the data's labels, or class weights that need single labels.
+    """
+    check_labels(settings, train)
+    weights = None
+    if settings.class_weights == "balanced":
+        if settings.multi_label:
+            raise ValueError("class_weights='balanced' needs one label per photo; leave it out for several")
+        weights = balanced_class_weights(train.dataset.labels, len(train.classes))
+    gamma = settings.focal_gamma
+    return make_loss(settings.loss, label_smoothing=settings.label_smoothing, class_weights=weights, focal_gamma=gamma)
+
+
+def check_labels(settings: Settings, loader: Loader) -> None:
+    """Raises ValueError unless the loss fits the data: one label per photo, or several."""
+    if loader.dataset.multi_label and not settings.multi_label:
+        raise ValueError(
+            f"photos of this data have several labels, which loss={settings.loss!r} cannot use; set --loss sigmoid"
+        )
+    if settings.multi_label and not loader.dataset.multi_label:
+        raise ValueError(
+            f"loss={settings.loss!r} is for several labels per photo, and this data has one; set --loss softmax"
+        )
+
+
+def make_mix(settings: Settings) -> Mix | None:
+    """mixup or cutmix, if the settings ask for one of them."""
+    if settings.mixup > 0:
+        return functools.partial(mixup, alpha=settings.mixup)
+    return functools.partial(cutmix, alpha=settings.cutmix) if settings.cutmix > 0 else None
