@@ -1,5 +1,6 @@
 """From a file to uint8 RGB pixels: every Pillow mode, EXIF orientation, one resize. Only here images are opened."""
 
+import io
 import os
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
 from jaxclf.config import Preprocess
+from jaxclf.data.folders import ImageBytes
 
 #: What can be classified: a file, a PIL image, or uint8 pixels [h, w, 3] or [h, w].
-Picture = str | os.PathLike[str] | Image.Image | np.ndarray
+Picture = str | os.PathLike[str] | Image.Image | np.ndarray | ImageBytes
 
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -21,17 +23,22 @@ RESAMPLING = {
 PRESIZE_RATIO = 1.15
 
 
-def read_image(path: str | os.PathLike[str]) -> Image.Image:
+def read_image(path: str | os.PathLike[str] | ImageBytes) -> Image.Image:
     """Opens an image file as RGB, turned upright by its EXIF orientation.
 
     Raises:
       ValueError: naming the path, if the file is missing, empty, cut short, too large to be a photo, or not a picture.
     """
-    path = Path(path)
+    path = Path(path) if isinstance(path, str | os.PathLike) else path
     try:
-        if path.stat().st_size == 0:
+        if isinstance(path, Path):
+            size, file = path.stat().st_size, path
+        else:
+            data = path.read_bytes()
+            size, file = len(data), io.BytesIO(data)  # type: ignore[assignment]
+        if size == 0:
             raise ValueError(f"image {path} is empty (0 bytes); restore or remove it")
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             image.load()
             return to_rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError as error:
@@ -48,7 +55,7 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
         raise _unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: Exception) -> ValueError:
+def _unreadable(path: object, error: Exception) -> ValueError:
     return ValueError(
         f"image {path} cannot be read: {type(error).__name__}: {error}; it is damaged or not a picture: restore or "
         "remove it"
