@@ -144,14 +144,15 @@ class TfdsSource:
         import tensorflow_datasets as tfds
 
         features = dict(info.features)
-        keys: Any = info.supervised_keys
-        if not (keys and len(keys) == 2 and all(isinstance(key, str) and key in features for key in keys)):
-            images = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
-            labels = [key for key, feature in features.items() if _class_label(feature) is not None]
-            keys = (images[0] if len(images) == 1 else None, labels[0] if len(labels) == 1 else None)
-        image, label = keys
-        classes = _class_label(features.get(label))
-        if not isinstance(features.get(image), tfds.features.Image) or classes is None or classes.names is None:
+        supervised = info.supervised_keys if info.supervised_keys and len(info.supervised_keys) == 2 else (None, None)
+        images = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
+        labels = [key for key, feature in features.items() if _class_label(feature) is not None]
+        image, label = (
+            next((key for key in (given, usual) if key in found), found[0] if len(found) == 1 else None)
+            for given, usual, found in zip(supervised, ("image", "label"), (images, labels), strict=True)
+        )
+        classes = _class_label(features[label]) if label is not None else None
+        if image is None or label is None or classes is None or classes.names is None:
             raise ValueError(
                 f"tfds:{self.dataset} is no classification data set: it needs one picture and one class label per "
                 f"record, and has {listing([f'{key} ({type(value).__name__})' for key, value in features.items()])}"
@@ -178,7 +179,7 @@ class TfdsSource:
         labels = np.full(len(self), UNKNOWN_LABEL, np.int32)
         for start in range(0, len(self), _CHUNK):
             chunk = range(start, min(start + _CHUNK, len(self)))
-            for index, record in zip(chunk, self._records.__getitems__(list(chunk)), strict=True):
+            for index, record in zip(chunk, self._read(chunk), strict=True):
                 for label in np.atleast_1d(record[self._label]):
                     if not self.multi_label and label < 0:
                         continue  # how unlabelled test splits say that they do not know
@@ -193,6 +194,15 @@ class TfdsSource:
                         rows[index, numbers[label]] = 1
         return labels if rows is None else rows
 
+    def _read(self, indices: Sequence[int]) -> Any:
+        try:
+            return self._records.__getitems__(list(indices))
+        except Exception as error:  # its reader raises RuntimeError, its parser whatever comes
+            raise ValueError(
+                f"{self.name(indices[0])} cannot be read ({type(error).__name__}: {error}); files in {self.path} are "
+                "missing or damaged: delete it and prepare it again"
+            ) from error
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_records": None}
 
@@ -205,7 +215,7 @@ class TfdsSource:
 
     def __getitem__(self, index: int) -> Example:
         label = self.labels[index]
-        picture = EncodedImage(self._records[index][self._image], self.name(index))
+        picture = EncodedImage(self._read([index])[0][self._image], self.name(index))
         return Example(picture, label if self.multi_label else int(label))
 
     def name(self, index: int) -> str:
