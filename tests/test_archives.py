@@ -1,6 +1,7 @@
 import os
 import pickle
 import struct
+import tracemalloc
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -63,6 +64,9 @@ def test_a_folder_of_classes_is_entered_but_a_split_or_a_class_is_not(data, tmp_
     alone = tmp_path / "alone"
     write_class_folders(alone / "train", {"a": 3, "b": 3})
     assert len(open_data(pack(tmp_path / "train.zip", alone)).whole) == 6
+    write_class_folders(tmp_path / "lost" / "valid", {"a": 3, "b": 3})
+    with pytest.raises(ValueError, match=r"lost\.zip holds valid/ but no train/"):
+        open_data(pack(tmp_path / "lost.zip", tmp_path / "lost"))
     write_class_folders(tmp_path / "one", {"only": 3})
     with pytest.raises(ValueError, match=r"one\.zip holds one class only \('only'\)"):
         open_data(pack(tmp_path / "one.zip", tmp_path / "one"))
@@ -159,8 +163,12 @@ def test_a_member_that_unpacks_to_more_than_it_says_is_stopped(tmp_path):
     struct.pack_into("<I", content, content.index(b"PK\1\2") + 24, 1000)
     path.write_bytes(content)
     member = open_zip(path).child("a").image("x.png")
+    tracemalloc.start()
     with pytest.raises(ValueError, match="does not match"):
         member.read_bytes()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
 
 
 def test_other_files_are_no_trees(tmp_path):

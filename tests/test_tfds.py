@@ -36,7 +36,7 @@ def png(number: int) -> io.BytesIO:
 
 
 class JaxclfFaces(tfds.core.GeneratorBasedBuilder):
-    """Picture number i shows class i % 3; its mask is a second picture, which nobody wants."""
+    """Picture number i shows class i % 3; whatever else a record holds, nobody wants."""
 
     VERSION = tfds.core.Version("1.2.0")
     SPLITS = {"train": range(30), "test": range(30, 36)}  # noqa: RUF012
@@ -45,8 +45,14 @@ class JaxclfFaces(tfds.core.GeneratorBasedBuilder):
         return self.make_info(tfds.features.ClassLabel(names=NAMES), ("image", "label"))
 
     def make_info(self, label, keys=None):
-        picture = tfds.features.Image(shape=(None, None, 3))
-        features = {"image": picture, "mask": tfds.features.Image(), "name": tfds.features.Text(), "label": label}
+        box = {"box": tfds.features.BBoxFeature(), "kind": tfds.features.ClassLabel(num_classes=9)}
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "mask": tfds.features.Image(),
+            "name": tfds.features.Text(),
+            "objects": tfds.features.Sequence(box),
+            "label": label,
+        }
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features), supervised_keys=keys)
 
     def _split_generators(self, dl_manager):
@@ -54,7 +60,9 @@ class JaxclfFaces(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, numbers):
         for i in numbers:
-            yield i, {"image": png(i), "mask": png(0), "name": f"picture {i}", "label": self.label(i)}
+            objects = [{"box": tfds.features.BBox(0.0, 0.0, 0.5, 0.5), "kind": 8}] * (i % 3)
+            record = {"image": png(i), "mask": png(0), "name": f"picture {i}", "objects": objects}
+            yield i, {**record, "label": self.label(i)}
 
     def label(self, i):
         return i % 3
@@ -85,6 +93,11 @@ class JaxclfMasks(JaxclfFaces):
         return self.make_info(tfds.features.ClassLabel(names=NAMES), ("mask", "label"))
 
 
+class JaxclfUnknown(JaxclfFaces):
+    def label(self, i):
+        return -1 if i == 4 else i % 3
+
+
 class JaxclfUntrained(JaxclfFaces):
     SPLITS = {"unlabelled": range(3)}  # noqa: RUF012
 
@@ -92,7 +105,7 @@ class JaxclfUntrained(JaxclfFaces):
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tfds")
-    for builder in (JaxclfFaces, JaxclfSplits, JaxclfMulti, JaxclfNumbers, JaxclfMasks, JaxclfUntrained):
+    for builder in (JaxclfFaces, JaxclfSplits, JaxclfMulti, JaxclfNumbers, JaxclfMasks, JaxclfUnknown, JaxclfUntrained):
         builder(data_dir=folder, file_format="array_record").download_and_prepare()
     return folder
 
@@ -224,6 +237,8 @@ def test_unfit_data_sets_are_named(tmp_path, prepared, monkeypatch):
         open_data("tfds:jaxclf_numbers")
     with pytest.raises(ValueError, match=r"no split named train \(it has unlabelled\)"):
         open_data("tfds:jaxclf_untrained")
+    with pytest.raises(ValueError, match=r"train/\d+ has no label: split 'train'"):
+        open_data("tfds:jaxclf_unknown")
     with pytest.raises(ValueError, match="no split 'valid'; it has train, test"):
         TfdsSource("jaxclf_faces", split="valid")
     damaged = tmp_path / "jaxclf_faces" / "1.2.0"
@@ -234,8 +249,16 @@ def test_unfit_data_sets_are_named(tmp_path, prepared, monkeypatch):
     kept = prepared / "jaxclf_faces" / "1.2.0"
     for file in kept.iterdir():
         text = file.read_bytes()
+        (damaged / file.name).write_bytes(text.replace(b"tensorflow_datasets.core.features.text", b"antigravity.text"))
+    with pytest.raises(ValueError, match=r"feature class 'antigravity.* is not one of tensorflow_datasets"):
+        TfdsSource("jaxclf_faces", data_dir=tmp_path)
+    assert "antigravity" not in sys.modules
+    for file in kept.iterdir():
+        text = file.read_bytes()
         (damaged / file.name).write_bytes(text.replace(b'"array_record"', b'"tfrecord"'))
-    with pytest.raises(ValueError, match=r"stored in .* as tfrecord, which cannot be read at random.*prepare it again"):
+    with pytest.raises(
+        ValueError, match=r"stored in .* as tfrecord, which is not read at random.*as array_record: python"
+    ):
         TfdsSource("jaxclf_faces", data_dir=tmp_path)
 
 
