@@ -209,8 +209,8 @@ class _Log:
             lrs = ", ".join(f"{lr:.3g}" for lr in failed["lrs"])
             where = f"step {int(last['failed_at'])} of phase {self.phase.name!r} (learning rates {lrs})"
             raise NonFiniteLoss(
-                f"training diverged at {where}: the loss was {failed['loss']}, or its gradient was not finite. The step "
-                "was not applied; use a lower rate",
+                f"training diverged at {where}: the loss was {failed['loss']}, or its gradient was not finite. That "
+                "step was not applied; use a lower rate",
                 state,
             )
         momentum = self.program.momentum

@@ -1,11 +1,14 @@
+import hashlib
 import pickle
+import shutil
 
 import numpy as np
 import pytest
 from conftest import write_class_folders
 
 from jaxclf.data.sources import ArrayDataset, ImageFiles, ImageFolder, Subset, fingerprint
-from jaxclf.data.splits import open_data, split_dataset
+from jaxclf.data.splits import fold_datasets, open_data, split_dataset
+from jaxclf.data.tables import CsvTable
 
 
 def test_classes_are_sorted_and_files_in_order(tmp_path):
@@ -51,6 +54,29 @@ def test_layout_without_validation_is_split(tmp_path, train):
     again = open_data(tmp_path, valid_fraction=0.2, seed=3)
     assert fingerprint(again.valid) == fingerprint(splits.valid)
     assert fingerprint(open_data(tmp_path, seed=4).valid) != fingerprint(splits.valid)
+
+
+def test_a_test_folder_with_and_without_classes(tmp_path):
+    write_class_folders(tmp_path / "train", {"a": 6, "b": 6})
+    assert open_data(tmp_path).test is None
+    write_class_folders(tmp_path, {"test": 3})
+    (tmp_path / "test" / ".hidden.png").write_bytes(b"")
+    splits = open_data(tmp_path)
+    assert splits.layout == "drawn" and splits.test.classes == ("a", "b")
+    assert splits.test.labels.tolist() == [-1, -1, -1]
+    assert [splits.test.name(i) for i in range(3)] == ["000.png", "001.png", "002.png"]
+    assert splits.test[2] == (tmp_path / "test" / "002.png", -1)
+    write_class_folders(tmp_path / "test", {"b": 1})
+    refused(tmp_path, "test holds pictures .* and folders of pictures .b.")
+    for path in (tmp_path / "test").glob("*.png"):
+        path.unlink()
+    labelled = open_data(tmp_path).test
+    assert labelled.labels.tolist() == [1] and labelled.name(0) == "b/000.png"
+    write_class_folders(tmp_path / "test", {"x": 1})
+    refused(tmp_path, "test/x is a class that training does not have")
+    shutil.rmtree(tmp_path / "test")
+    (tmp_path / "test").mkdir()
+    refused(tmp_path, "test holds no pictures")
 
 
 def test_a_class_may_be_called_train(tmp_path):
@@ -127,6 +153,35 @@ def test_array_dataset():
         ArrayDataset(images, [0, 1, 1, 2], classes=("a", "b"))
 
 
+def test_array_dataset_with_several_labels():
+    images = np.zeros((3, 8, 8, 3), np.uint8)
+    source = ArrayDataset(images, [[1, 0], [0, 0], [1, 1]], classes=("a", "b"))
+    assert source.multi_label and not ArrayDataset(images, [0, 1, 0]).multi_label
+    assert source.labels.dtype == np.float32 and source[2].label.tolist() == [1, 1]
+    subset = Subset(source, np.array([2, 0]))
+    assert subset.multi_label and subset.labels.tolist() == [[1, 1], [1, 0]] and subset[0].label.tolist() == [1, 1]
+    assert ArrayDataset(images, np.eye(3)).classes == ("0", "1", "2")
+    for labels in ([[1, 0]] * 2, np.zeros((3, 2, 1))):
+        with pytest.raises(ValueError, match="3 images but labels of shape"):
+            ArrayDataset(images, labels)
+    for labels in ([[1, 0, 0]] * 3, [[2, 0]] * 3, [[0.5, 0]] * 3):
+        with pytest.raises(ValueError, match="zeros and ones, one column for each of 2 classes"):
+            ArrayDataset(images, labels, classes=("a", "b"))
+
+
+def test_fingerprint_of_several_labels():
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    labels = [[[1, 0], [0, 1]], [[0, 1], [0, 1]], [[0, 0], [0, 1]], [[1, 1], [0, 1]], [0, 1]]
+    assert len({fingerprint(ArrayDataset(images, rows, classes=("a", "b"))) for rows in labels}) == 5
+
+
+def test_fingerprints_of_old_runs_are_kept(tmp_path):
+    """`evaluate` compares them with what a run wrote down."""
+    source = ImageFolder(write_class_folders(tmp_path, {"a": 2, "b": 1}))
+    expected = hashlib.sha256(b"a\0b\na/000.png\0" + b"0\na/001.png\0" + b"0\nb/000.png\0" + b"1")
+    assert fingerprint(source) == expected.hexdigest()
+
+
 def test_image_files_have_no_labels(tmp_path):
     source = ImageFiles([tmp_path / "a.png"], classes=("x", "y"))
     assert source[0] == (tmp_path / "a.png", -1) and source.name(0) == str(tmp_path / "a.png")
@@ -137,3 +192,37 @@ def test_split_dataset_keeps_the_class_list():
     train, valid = split_dataset(source, valid_fraction=0.3)
     assert train.classes == valid.classes == ("no", "yes")
     assert len(valid) == 4 and set(valid.labels) == {0, 1}
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_folds_hold_every_example_out_once(multi_label):
+    labels = np.arange(20) % 2
+    source = ArrayDataset(np.zeros((20, 4, 4, 3), np.uint8), np.eye(2)[labels] if multi_label else labels)
+    held_out = []
+    for fold in range(4):
+        train, valid = fold_datasets(source, num_folds=4, fold=fold, seed=1)
+        assert sorted(train.indices.tolist() + valid.indices.tolist()) == list(range(20))
+        assert len(valid) == 5 and set(labels[valid.indices]) == {0, 1} and valid.multi_label == multi_label
+        held_out += valid.indices.tolist()
+    assert sorted(held_out) == list(range(20))
+    with pytest.raises(ValueError, match=r"fold=4 must lie in 0 .. 3"):
+        fold_datasets(source, num_folds=4, fold=4)
+
+
+def test_a_class_of_one_has_no_folds():
+    source = ArrayDataset(np.zeros((3, 4, 4, 3), np.uint8), [0, 0, 1], classes=("many", "lonely"))
+    with pytest.raises(ValueError, match="'lonely' has one picture only"):
+        fold_datasets(source, num_folds=2, fold=0)
+
+
+def test_grain_takes_every_source(tmp_path, photos):
+    import grain
+
+    write_class_folders(tmp_path, {"a": 2})
+    (tmp_path / "t.csv").write_text("file,label\na/000.png,x\na/001.png,y\n")
+    arrays = ArrayDataset(np.zeros((2, 4, 4, 3), np.uint8), [0, 1])
+    for source in (ImageFolder(photos / "train"), CsvTable(tmp_path / "t.csv"), arrays, Subset(arrays, np.array([1]))):
+        assert isinstance(source, grain.sources.RandomAccessDataSource)
+        copy = pickle.loads(pickle.dumps(source))  # noqa: S301
+        assert grain.MapDataset.source(copy)[0].label == source[0].label
+        assert not source.multi_label

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxclf.data.archives import open_tree
 from jaxclf.data.folders import Tree
-from jaxclf.data.sources import DataSource, ImageFiles, ImageFolder, Subset
+from jaxclf.data.sources import UNKNOWN_LABEL, DataSource, ImageFiles, ImageFolder, Subset
 from jaxclf.data.tables import CsvTable, read_table
 from jaxclf.order import k_folds, stratified_split
 
@@ -197,4 +197,8 @@ def _open_tfds(name: str, classes: Sequence[str] | None) -> Parts:
         TfdsSource(name, split=split, classes=train.classes) if split is not None else None
         for split in (found["valid"], found["test"])
     )
+    for part in (train, valid):
+        if part is not None and not part.multi_label and (part.labels == UNKNOWN_LABEL).any():
+            first = part.name(int(np.argmax(part.labels == UNKNOWN_LABEL)))
+            raise ValueError(f"{first} has no label: split {part.split!r} cannot be trained on or judged by")
     return Parts(train, valid, test)

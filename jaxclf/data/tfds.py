@@ -81,15 +81,25 @@ def _version_key(version: str) -> tuple[int, ...]:
 
 
 def _builder(name: str, path: Path) -> Any:
-    """The reader of a prepared folder; runs no code of the data set's own."""
+    """The reader of a prepared folder; the data set's own code is neither needed nor run."""
     import tensorflow_datasets as tfds  # takes a while to import, so only where it is used
 
     try:
+        json.loads((path / "features.json").read_text(encoding="utf-8"), object_hook=_check_feature)
         return tfds.builder_from_directory(path)
     except Exception as error:  # whatever its parsers raise for damaged metadata
         raise ValueError(
             f"tfds:{name}: {path} cannot be read ({type(error).__name__}: {error}); delete it and prepare it again"
         ) from error
+
+
+def _check_feature(values: dict[str, Any]) -> dict[str, Any]:
+    """Refuses metadata that names a class outside tensorflow_datasets, whose module would be imported."""
+    for key in ("pythonClassName", "python_class_name", "type"):
+        name = values.get(key, "tensorflow_datasets.")
+        if isinstance(name, str) and not name.startswith("tensorflow_datasets."):
+            raise ValueError(f"feature class {name!r} is not one of tensorflow_datasets")
+    return values
 
 
 def split_names(name: str, data_dir: str | os.PathLike[str] | None = None) -> tuple[str, ...]:
@@ -136,7 +146,7 @@ class TfdsSource:
         self.classes = tuple(names) if classes is None else tuple(classes)
         if len(self.classes) < 2:
             raise ValueError(f"tfds:{self.dataset} has one class only ({names[0]!r}); a classifier needs at least two")
-        self._records = self._open()
+        self._reader = self._open()
         self.labels = self._read_labels(names)
 
     def _features(self, info: Any) -> tuple[str, str, bool, list[str]]:
@@ -144,41 +154,49 @@ class TfdsSource:
         import tensorflow_datasets as tfds
 
         features = dict(info.features)
-        keys: Any = info.supervised_keys
-        if not (keys and len(keys) == 2 and all(isinstance(key, str) and key in features for key in keys)):
-            images = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
-            labels = [key for key, feature in features.items() if _class_label(feature) is not None]
-            keys = (images[0] if len(images) == 1 else None, labels[0] if len(labels) == 1 else None)
-        image, label = keys
-        classes = _class_label(features.get(label))
-        if not isinstance(features.get(image), tfds.features.Image) or classes is None or classes.names is None:
+        supervised = info.supervised_keys if info.supervised_keys and len(info.supervised_keys) == 2 else (None, None)
+        images = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
+        labels = [key for key, feature in features.items() if _class_label(feature) is not None]
+        image, label = (
+            next((key for key in (given, usual) if key in found), found[0] if len(found) == 1 else None)
+            for given, usual, found in zip(supervised, ("image", "label"), (images, labels), strict=True)
+        )
+        classes = _class_label(features[label]) if label is not None else None
+        if image is None or label is None or classes is None or classes.names is None:
             raise ValueError(
                 f"tfds:{self.dataset} is no classification data set: it needs one picture and one class label per "
                 f"record, and has {listing([f'{key} ({type(value).__name__})' for key, value in features.items()])}"
             )
         return image, label, classes is not features[label], list(classes.names)
 
-    def _open(self) -> Any:
+    def _open(self) -> tuple[Any, Any, Any]:
+        """(array_record reader, the two features that are wanted, how to leave the picture encoded)."""
         import tensorflow_datasets as tfds
 
         builder = _builder(self.dataset, self.path)
-        skip = {key: tfds.decode.SkipDecoding() for key in builder.info.features if key != self._label}
+        wanted = {key: builder.info.features[key] for key in (self._image, self._label)}
+        features = tfds.features.FeaturesDict(wanted)  # whatever else a record holds is not even parsed
         try:
-            return builder.as_data_source(self.split, decoders=skip)
-        except NotImplementedError as error:
+            records = builder.as_data_source(
+                self.split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES, file_format="array_record"
+            )
+        except (NotImplementedError, ValueError) as error:
+            formats = listing(sorted(form.value for form in builder.info.available_file_formats()))
             raise ValueError(
-                f"tfds:{self.dataset} is stored in {self.path} as {builder.info.file_format.value}, which cannot be "
-                "read at random; delete it, or choose another folder by TFDS_DATA_DIR, and prepare it again: "
+                f"tfds:{self.dataset} is stored in {self.path} as {formats}, which is not read at random; delete it, "
+                "or choose another folder by TFDS_DATA_DIR, and prepare it again as array_record: "
                 f"{prepare_command(self.dataset, default_data_dir())}"
             ) from error
+        return records, features, {self._image: tfds.decode.SkipDecoding()}
 
     def _read_labels(self, names: list[str]) -> np.ndarray:
+        total = len(self._reader[0])
         numbers = np.array([self.classes.index(name) if name in self.classes else -2 for name in names], np.int32)
-        rows = np.zeros((len(self), len(self.classes)), np.float32) if self.multi_label else None
-        labels = np.full(len(self), UNKNOWN_LABEL, np.int32)
-        for start in range(0, len(self), _CHUNK):
-            chunk = range(start, min(start + _CHUNK, len(self)))
-            for index, record in zip(chunk, self._records.__getitems__(list(chunk)), strict=True):
+        rows = np.zeros((total, len(self.classes)), np.float32) if self.multi_label else None
+        labels = np.full(total, UNKNOWN_LABEL, np.int32)
+        for start in range(0, total, _CHUNK):
+            chunk = range(start, min(start + _CHUNK, total))
+            for index, record in zip(chunk, self._read(chunk), strict=True):
                 for label in np.atleast_1d(record[self._label]):
                     if not self.multi_label and label < 0:
                         continue  # how unlabelled test splits say that they do not know
@@ -193,19 +211,30 @@ class TfdsSource:
                         rows[index, numbers[label]] = 1
         return labels if rows is None else rows
 
+    def _read(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        records, features, decoders = self._reader
+        try:
+            found = records.__getitems__(list(indices))
+            return [features.deserialize_example_np(record, decoders=decoders) for record in found]
+        except Exception as error:  # its reader raises RuntimeError, its parser whatever comes
+            raise ValueError(
+                f"{self.name(indices[0])} cannot be read ({type(error).__name__}: {error}); files in {self.path} are "
+                "missing or damaged: delete it and prepare it again"
+            ) from error
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_records": None}
+        return {**self.__dict__, "_reader": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._records = self._open()
+        self._reader = self._open()
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> Example:
         label = self.labels[index]
-        picture = EncodedImage(self._records[index][self._image], self.name(index))
+        picture = EncodedImage(self._read([index])[0][self._image], self.name(index))
         return Example(picture, label if self.multi_label else int(label))
 
     def name(self, index: int) -> str:
