@@ -29,6 +29,7 @@ _EXPORTS = {
     "Recipe": "jaxclf.config",
     "Settings": "jaxclf.config",
     "TrainState": "jaxclf.state",
+    "classification_report": "jaxclf.metrics",
     "confusion_matrix": "jaxclf.analysis",
     "convert_state_dict": "jaxclf.weights",
     "create_classifier": "jaxclf.models",
@@ -45,6 +46,7 @@ _EXPORTS = {
     "load_run": "jaxclf.runs",
     "load_weights": "jaxclf.weights",
     "make_augment": "jaxclf.augment",
+    "make_loss": "jaxclf.losses",
     "make_optimizer": "jaxclf.optim",
     "make_predict_step": "jaxclf.steps",
     "make_train_step": "jaxclf.steps",
@@ -55,6 +57,7 @@ _EXPORTS = {
     "restore_checkpoint": "jaxclf.checkpoint",
     "run_recipe": "jaxclf.recipe",
     "save_checkpoint": "jaxclf.checkpoint",
+    "search_threshold": "jaxclf.metrics",
     "split_dataset": "jaxclf.data.splits",
     "to_state_dict": "jaxclf.weights",
 }
