@@ -97,6 +97,14 @@ def test_mixed_targets_give_the_mixed_losses(name, share):
     np.testing.assert_allclose(mixed_weight, share * weight + (1 - share) * other_weight, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_smoothing_a_loss_is_smoothing_its_targets(name):
+    level = 1 / 5 if name in SINGLE_LABEL_LOSSES else 1 / 2
+    smoothed, _ = make_loss(name, label_smoothing=0.1)(LOGITS, ONE_HOT)
+    expected, _ = make_loss(name)(LOGITS, 0.9 * ONE_HOT + 0.1 * level)
+    np.testing.assert_allclose(smoothed, expected, rtol=1e-5)
+
+
 def test_sigmoid_cross_entropy_against_the_formula_and_optax():
     p = label_probabilities(LOGITS)
     positive = np.array([1.0, 5.0, 0.5, 2.0, 1.0])

@@ -267,6 +267,10 @@ def test_standard_errors_are_the_spread_of_repeated_experiments():
     assert np.mean(errors) == pytest.approx(spread, rel=0.05)
 
 
+def test_standard_error_of_two_values():
+    assert metrics.mean_and_standard_error([1.0, 3.0]) == (2.0, 1.0)
+
+
 def test_pairing_removes_what_both_share():
     generator = np.random.default_rng(2)
     shared = generator.exponential(1.0, 500)

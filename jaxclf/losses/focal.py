@@ -35,11 +35,7 @@ def focal_loss(
     check_gamma(gamma)
     logits, targets = paired(logits, targets)
     log_probs = jax.nn.log_softmax(logits, axis=-1)
-    probs = jnp.exp(log_probs)
-    # 1 - p loses its digits near p = 1, where only the largest can be: there the sum of the others is exact.
-    largest = jax.nn.one_hot(logits.argmax(-1), logits.shape[-1], dtype=bool)
-    others = jnp.where(largest, 0.0, probs).sum(-1, keepdims=True)
-    missing = jnp.where(largest, others, 1.0 - probs)
+    missing = -jnp.expm1(log_probs)  # 1 - p, with the digits it has near p = 1
     # Where nothing is missing the loss is 0, and so is its slope; 0 ** gamma has none for gamma < 1.
     factors = jnp.where(missing > 0.0, jnp.where(missing > 0.0, missing, 1.0) ** gamma, 0.0)
     terms = -targets * factors * log_probs

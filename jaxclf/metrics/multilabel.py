@@ -137,7 +137,6 @@ def _best_threshold(probabilities: np.ndarray, labels: np.ndarray, beta: float) 
     holds_half = (low < 0.5) & (high >= 0.5)
     middle = np.where(holds_half, 0.5, middle)
     best = totals >= totals.max() - SAME * len(probabilities)
-    best[-1] &= levels[-1] < 1.0  # nothing lies above a probability of 1
     distance = np.where(best, np.abs(middle - 0.5), np.inf)
     return float(middle[distance.argmin()])
 
