@@ -102,7 +102,7 @@ def test_many_threads_read_the_same_zip_and_it_pickles_by_path(tmp_path):
 def test_grain_reads_a_zip(data, tmp_path):
     batches = []
     for root in (data, pack(tmp_path / "pets.zip", data)):
-        loader = Loader(open_data(root).train, batch_size=3, image_size=16, train=True, cache=False, num_threads=4)
+        loader = Loader(open_data(root).train, batch_size=3, image_size=16, train=True, cache="none", num_threads=4)
         batches.append(np.concatenate([batch.inputs for batch in loader.epoch(1)]))
     np.testing.assert_array_equal(*batches)
 

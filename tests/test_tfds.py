@@ -181,7 +181,7 @@ def test_threads_and_grain_read_it():
     with ThreadPoolExecutor(8) as pool:
         numbers = list(pool.map(lambda i: number_of(source[i % 30]), range(240)))
     assert numbers == [number_of(source[i]) for i in range(30)] * 8
-    loader = Loader(source, batch_size=7, image_size=8, train=True, presized=False, cache=False, num_threads=3)
+    loader = Loader(source, batch_size=7, image_size=8, train=True, presized=False, cache="none", num_threads=3)
     for batch in loader.epoch(0):
         np.testing.assert_array_equal(batch.inputs[:, 0, 0, 0] % 3, batch.labels)
 
