@@ -20,6 +20,7 @@ _EXPORTS = {
     "Batch": "jaxclf.data.loader",
     "Classifier": "jaxclf.models",
     "ImageFolder": "jaxclf.data.sources",
+    "LRCurve": "jaxclf.lr_curve",
     "Loader": "jaxclf.data.loader",
     "Phase": "jaxclf.config",
     "Predictions": "jaxclf.metrics",
@@ -37,6 +38,7 @@ _EXPORTS = {
     "enable_compilation_cache": "jaxclf.compilation",
     "epoch_order": "jaxclf.order",
     "evaluate": "jaxclf.loop",
+    "find_lr": "jaxclf.lr_finder",
     "fit": "jaxclf.loop",
     "frozen_prefix": "jaxclf.trees",
     "init_variables": "jaxclf.models",
@@ -56,6 +58,7 @@ _EXPORTS = {
     "run_recipe": "jaxclf.recipe",
     "save_checkpoint": "jaxclf.checkpoint",
     "split_dataset": "jaxclf.data.splits",
+    "suggest_lr": "jaxclf.lr_curve",
     "to_state_dict": "jaxclf.weights",
 }
 __all__ = ["__version__", *sorted(_EXPORTS)]
