@@ -17,7 +17,7 @@ LAYERS = {
     **dict.fromkeys(("models", "data"), 1),
     **dict.fromkeys(("weights", "groups", "optim"), 2),
     **dict.fromkeys(("state", "steps", "checkpoint", "loop"), 3),
-    **dict.fromkeys(("analysis", "lr_finder", "runs"), 4),
+    **dict.fromkeys(("analysis", "lr_finder", "plots", "runs"), 4),
     "recipe": 5,
     "cli": 6,
     "__main__": 7,

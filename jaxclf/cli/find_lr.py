@@ -121,7 +121,8 @@ def _start(data: str, settings: Settings, run_folder: str | None, terminal: Any)
         except ValueError as error:
             raise UsageError(str(error)) from error
         prepared = prepare(data, settings, terminal)
-        source, spec, model, variables = prepared.splits.train, prepared.spec, prepared.spec.create(), None
+        source, spec = prepared.splits.train, prepared.spec
+        model, variables = spec.create(), prepared.initial_variables(settings.seed)
     else:
         run = load_run(run_folder)
         settings, spec, model, variables = run.recipe, run.spec, run.model, run.variables
@@ -138,7 +139,7 @@ def _start(data: str, settings: Settings, run_folder: str | None, terminal: Any)
     )
     with terminal.task("decoding", len(source)) as progress:
         loader.fill_cache(progress)
-    return model, prepared.initial_variables(settings.seed) if variables is None else variables, loader, settings
+    return model, variables, loader, settings
 
 
 def _ratios(settings: Settings) -> tuple[float, ...]:
