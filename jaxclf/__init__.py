@@ -21,6 +21,7 @@ _EXPORTS = {
     "Classifier": "jaxclf.models",
     "CsvTable": "jaxclf.data.tables",
     "ImageFolder": "jaxclf.data.sources",
+    "LRCurve": "jaxclf.lr_curve",
     "Loader": "jaxclf.data.loader",
     "Phase": "jaxclf.config",
     "Predictions": "jaxclf.metrics",
@@ -42,6 +43,7 @@ _EXPORTS = {
     "enable_compilation_cache": "jaxclf.compilation",
     "epoch_order": "jaxclf.order",
     "evaluate": "jaxclf.inference",
+    "find_lr": "jaxclf.lr_finder",
     "fit": "jaxclf.loop",
     "fold_datasets": "jaxclf.data.splits",
     "frozen_prefix": "jaxclf.trees",
@@ -67,6 +69,7 @@ _EXPORTS = {
     "search_threshold": "jaxclf.metrics",
     "split_dataset": "jaxclf.data.splits",
     "stratified_split": "jaxclf.order",
+    "suggest_lr": "jaxclf.lr_curve",
     "to_state_dict": "jaxclf.weights",
 }
 __all__ = ["__version__", *sorted(_EXPORTS)]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -34,7 +34,7 @@ from jaxclf.runs import (
 )
 from jaxclf.state import TrainState
 from jaxclf.steps import make_predict_step
-from jaxclf.trees import frozen_prefix, num_parameters
+from jaxclf.trees import Tree, frozen_prefix, num_parameters
 from jaxclf.weights.load import Pretrained, load_weights
 from jaxclf.weights.state_dict import merge_variables
 
@@ -111,6 +111,50 @@ def resolve_precision(precision: str) -> str:
     return "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
 
+class Prepared(NamedTuple):
+    """Data and network of a run, before anything is decoded or computed.
+
+    Attributes:
+      splits: the data's parts.
+      spec: the network and its preprocessing.
+      pretrained: the weights to start from; None from scratch.
+    """
+
+    splits: Splits
+    spec: ClassifierSpec
+    pretrained: Pretrained | None
+
+    def initial_variables(self, seed: int) -> Tree:
+        """The variables that training starts from: random ones by the seed, pretrained where there are weights."""
+        image_size = self.spec.preprocess.image_size
+        variables = init_variables(self.spec.create(), jax.random.key(seed), image_size=image_size)
+        return variables if self.pretrained is None else merge_variables(variables, self.pretrained.variables)
+
+
+def prepare(data: str | os.PathLike[str], settings: Settings, observer: Observer) -> Prepared:
+    """Opens the data and the weights that the settings name, tells the observer what they are, and writes nothing.
+
+    Raises:
+      ValueError: naming what is wrong with the input, and the way out.
+    """
+    splits = open_data(data, valid_fraction=settings.valid_fraction, seed=settings.seed)
+    pretrained = None if settings.weights == "none" else load_weights(settings.weights, settings.arch)
+    if pretrained is None:
+        preprocess = Preprocess(image_size=settings.image_size, crop_fraction=1.0)
+    else:
+        preprocess = dataclasses.replace(pretrained.config.preprocess, image_size=settings.image_size)
+    precision = resolve_precision(settings.precision)
+    spec = ClassifierSpec(settings.arch, splits.train.classes, settings.head, settings.dropout, precision, preprocess)
+    _note_plan(observer, splits, spec, pretrained)
+    return Prepared(splits, spec, pretrained)
+
+
+def check_outside(data: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
+    """Raises ValueError if the folder `out` lies inside the data, where it would become a class."""
+    if Path(data).is_dir() and Path(data).resolve() in (Path(out).resolve(), *Path(out).resolve().parents):
+        raise ValueError(f"out={out} lies inside the data {data}, where it would become a class; choose another folder")
+
+
 def make_loaders(splits: Splits, recipe: Recipe, preprocess: Preprocess) -> tuple[dict[bool, Loader], Loader]:
     """Training loaders, by whether the phase augments, and the validation loader."""
     common: dict[str, Any] = {
@@ -156,28 +200,15 @@ def run_recipe(
     if not recipe.phases:
         raise ValueError("the recipe has no phases: there is nothing to run")
     folder = check_out(out, overwrite=overwrite)
-    if Path(data).is_dir() and Path(data).resolve() in (folder.resolve(), *folder.resolve().parents):
-        raise ValueError(
-            f"out={folder} lies inside the data {data}, where it would become a class; choose another folder"
-        )
-    splits = open_data(data, valid_fraction=recipe.valid_fraction, seed=recipe.seed)
-    pretrained = None if recipe.weights == "none" else load_weights(recipe.weights, recipe.arch)
-    if pretrained is None:
-        preprocess = Preprocess(image_size=recipe.image_size, crop_fraction=1.0)
-    else:
-        preprocess = dataclasses.replace(pretrained.config.preprocess, image_size=recipe.image_size)
-    spec = ClassifierSpec(
-        recipe.arch, splits.train.classes, recipe.head, recipe.dropout, resolve_precision(recipe.precision), preprocess
-    )
-    _note_plan(observer, splits, spec, pretrained)
+    check_outside(data, folder)
+    splits, spec, pretrained = prepared = prepare(data, recipe, observer)
+    preprocess = spec.preprocess
     train, valid = make_loaders(splits, recipe, preprocess)
     with observer.task("decoding", sum(len(loader.dataset) for loader in (*train.values(), valid))) as progress:
         _fill_caches([*train.values(), valid], progress)
 
     model = spec.create()
-    variables = init_variables(model, jax.random.key(recipe.seed), image_size=recipe.image_size)
-    if pretrained is not None:
-        variables = merge_variables(variables, pretrained.variables)
+    variables = prepared.initial_variables(recipe.seed)
     predict_step = make_predict_step(model, preprocess=preprocess)
     create_run(folder, recipe)
     steps: list[dict[str, Any]] = []

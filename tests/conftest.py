@@ -12,8 +12,8 @@ from jaxclf.compilation import enable_compilation_cache
 # Keeps what was compiled between runs, in the user's own cache directory; an existing setting is respected.
 enable_compilation_cache()
 
-# Needs torch: it made the files beside it once.
-collect_ignore = ["torch_files/make.py"]
+# Need torch: they made the files beside them once.
+collect_ignore = ["torch_files/make.py", "lr_curves/make.py"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"

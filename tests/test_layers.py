@@ -12,13 +12,25 @@ PACKAGE = Path(jaxclf.__file__).parent
 #: Layer of each module or package below `jaxclf`; a new one has to be placed here. See CONTRIBUTING.md.
 LAYERS = {
     **dict.fromkeys(
-        ("array_file", "augment", "compilation", "config", "files", "losses", "metrics", "order", "schedules", "trees"),
+        (
+            "array_file",
+            "augment",
+            "compilation",
+            "config",
+            "files",
+            "losses",
+            "lr_curve",
+            "metrics",
+            "order",
+            "schedules",
+            "trees",
+        ),
         0,
     ),
     **dict.fromkeys(("models", "data"), 1),
     **dict.fromkeys(("weights", "groups", "optim"), 2),
     **dict.fromkeys(("state", "steps", "phases", "inference", "checkpoint", "loop"), 3),
-    **dict.fromkeys(("analysis", "runs"), 4),
+    **dict.fromkeys(("analysis", "lr_finder", "plots", "runs"), 4),
     "recipe": 5,
     "cli": 6,
     "__main__": 7,

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from jaxclf.cli.arguments import DataArgument, RunArgument, UsageError, Work, positional
+from jaxclf.cli.find_lr import find_lr
 from jaxclf.config import Recipe, Settings
 
 
@@ -252,6 +253,7 @@ def weights() -> Work:
 
 COMMANDS: dict[str, Callable[..., Work]] = {
     "fit": fit,
+    "find-lr": find_lr,
     "evaluate": evaluate,
     "predict": predict,
     "weights": weights,
