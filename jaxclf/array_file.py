@@ -13,7 +13,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -30,11 +30,42 @@ class ArrayFileError(ValueError):
     """The file itself cannot be written: a full disk, a folder without rights."""
 
 
-class ArrayOnDisk(NamedTuple):
-    """What `open_array` returns: the memory-mapped rows [n, ...], read-only, and the note stored beside them."""
+class ArrayOnDisk:
+    """A finished array file: `array[i]` reads row i, `array.shape` and `array.dtype` say what it holds.
 
-    rows: np.ndarray
-    note: dict[str, Any]
+    Rows are read when they are asked for and kept by the system's own file cache. They are not memory-mapped: a mapping
+    whose file is cut off kills the process, a read only fails.
+
+    Attributes:
+      shape, dtype: of the whole array [n, ...].
+      note: the JSON that was stored beside it.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype, note: dict[str, Any]):
+        self.path, self.shape, self.dtype, self.note = path, shape, dtype, note
+        self._row_bytes = math.prod(shape[1:]) * dtype.itemsize
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Row `index`, a copy of its own; from any number of threads.
+
+        Raises:
+          IndexError: for a row that does not exist.
+          ArrayFileError: naming the file, if it was cut off meanwhile.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        data = os.pread(self._file, self._row_bytes, index * self._row_bytes)
+        if len(data) < self._row_bytes:
+            raise ArrayFileError(f"the cache {self.path} was cut short while it was read; remove it and start again")
+        return np.frombuffer(data, self.dtype).reshape(self.shape[1:])
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            os.close(self._file)
 
 
 def open_array(
@@ -72,15 +103,16 @@ def open_array(
             checksums = np.frombuffer(file.read(4 * shape[0]), "<u4")
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if shape[0] == 0 or row_bytes == 0:
-        return ArrayOnDisk(np.zeros(shape, dtype), header["note"])
-    rows = np.memmap(path, dtype, "r", shape=shape)
-    for index in range(shape[0]):
-        if zlib.crc32(rows[index]) != checksums[index]:
+    array = ArrayOnDisk(path, shape, dtype, header["note"])
+    for index, checksum in enumerate(checksums):
+        try:
+            if zlib.crc32(array[index].tobytes()) != checksum:
+                return None
+        except ArrayFileError:
             return None
         if on_progress is not None:
             on_progress(index + 1, shape[0])
-    return ArrayOnDisk(rows, header["note"])
+    return array
 
 
 class ArrayWriter:

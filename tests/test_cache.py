@@ -28,8 +28,10 @@ def write(path, rows=ROWS, key="key", note=None):
 
 def test_round_trip(tmp_path):
     found = open_array(write(tmp_path / "a", note={"views": 2}), "key")
-    np.testing.assert_array_equal(found.rows, ROWS)
-    assert isinstance(found.rows, np.memmap) and not found.rows.flags.writeable
+    np.testing.assert_array_equal([found[i] for i in range(7)], ROWS)
+    assert (found.shape, found.dtype, len(found)) == (ROWS.shape, ROWS.dtype, 7)
+    with pytest.raises(IndexError):
+        found[7]
     assert found.note == {"views": 2}
     assert os.listdir(tmp_path) == ["a"]
 
@@ -39,8 +41,16 @@ def test_round_trip(tmp_path):
 def test_empty_and_flat_arrays(tmp_path, shape, dtype):
     rows = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
     found = open_array(write(tmp_path / "a", rows), "key")
-    np.testing.assert_array_equal(found.rows, rows)
-    assert found.rows.dtype == dtype
+    np.testing.assert_array_equal(np.reshape([found[i] for i in range(len(found))], shape), rows)
+    assert found.dtype == dtype and found.shape == shape
+
+
+def test_a_file_cut_off_while_it_is_read_fails_and_does_not_kill(tmp_path):
+    found = open_array(write(tmp_path / "a"), "key")
+    os.truncate(tmp_path / "a", 2 * 6)
+    np.testing.assert_array_equal(found[1], ROWS[1])
+    with pytest.raises(ArrayFileError, match="cut short while it was read"):
+        found[2]
 
 
 def test_another_key_is_stale_and_rewritten(tmp_path):
@@ -48,7 +58,7 @@ def test_another_key_is_stale_and_rewritten(tmp_path):
     assert open_array(tmp_path / "a", "other") is None
     assert open_array(tmp_path / "missing", "key") is None
     write(tmp_path / "a", ROWS[:2], "other")
-    np.testing.assert_array_equal(open_array(tmp_path / "a", "other").rows, ROWS[:2])
+    np.testing.assert_array_equal(list(open_array(tmp_path / "a", "other")), ROWS[:2])
 
 
 @settings(max_examples=60, deadline=None)
@@ -76,7 +86,7 @@ def test_a_writer_goes_on_where_another_stopped(tmp_path):
         second.finish()
     for index in second.missing:
         second.write(int(index), ROWS[index])
-    np.testing.assert_array_equal(open_array(second.finish(), "key").rows, ROWS)
+    np.testing.assert_array_equal(list(open_array(second.finish(), "key")), ROWS)
     assert os.listdir(tmp_path) == ["a"]
 
 
@@ -106,7 +116,7 @@ def test_what_a_stopped_writer_left_is_checked(tmp_path, damage):
     assert second.missing.tolist() == expected[damage]
     for index in second.missing:
         second.write(int(index), ROWS[index])
-    np.testing.assert_array_equal(open_array(second.finish(), key).rows, ROWS)
+    np.testing.assert_array_equal(list(open_array(second.finish(), key)), ROWS)
 
 
 def test_two_writers_at_once_do_no_harm(tmp_path):
@@ -115,7 +125,7 @@ def test_two_writers_at_once_do_no_harm(tmp_path):
         for index in writer.missing:
             writer.write(int(index), ROWS[index])
     for writer in (two, one):
-        np.testing.assert_array_equal(open_array(writer.finish(), "key").rows, ROWS)
+        np.testing.assert_array_equal(list(open_array(writer.finish(), "key")), ROWS)
     assert os.listdir(tmp_path) == ["a"]
 
 
@@ -123,7 +133,7 @@ def test_rows_left_out_on_purpose_read_as_zeros(tmp_path):
     writer = ArrayWriter(tmp_path / "a", ROWS.shape, "u1", "key")
     for index in range(6):
         writer.write(index, ROWS[index])
-    rows = open_array(writer.finish(without=[6]), "key").rows
+    rows = list(open_array(writer.finish(without=[6]), "key"))
     assert not rows[6].any() and np.array_equal(rows[:6], ROWS[:6])
 
 
@@ -263,7 +273,7 @@ def test_bad_pictures_are_skipped_and_not_remembered(tmp_path):
     assert disk_loader(ImageFolder(root), tmp_path / "cache").fill_cache(on_bad_image="skip") == ()
 
 
-def test_a_pickled_cache_maps_its_file_again(photos, tmp_path):
+def test_a_pickled_cache_opens_its_file_again(photos, tmp_path):
     loader = disk_loader(ImageFolder(photos / "train"), tmp_path)
     data = pickle.dumps(loader.prepared)
     loader.fill_cache()

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -78,7 +79,7 @@ def test_wrong_shapes_dtypes_and_keys_are_listed_not_cast(tiny, saved):
     refused(half, "conv1/kernel: wanted bfloat16[", "the checkpoint has float32[")
     refused(make_state(tiny, optimizer="adamw"), "missing in the checkpoint", "in the checkpoint only")
     params = {**state.params, "head": {"fc": {"kernel": jnp.ones((16, 5))}}}
-    wider = type(state)(state.step, params, state.batch_stats, state.opt_state)
+    wider = dataclasses.replace(state, params=params)
     refused(wider, "float32[16, 5]", "variables/params/head/fc/bias: in the checkpoint only")
 
 

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from jaxclf.array_file import ArrayFileError, ArrayWriter, open_array
+from jaxclf.array_file import ArrayFileError, ArrayOnDisk, ArrayWriter, open_array
 from jaxclf.compilation import default_cache_dir
 from jaxclf.data.sources import DataSource, Example
 
@@ -135,7 +135,7 @@ class RamCache(Prepared):
 
 
 class DiskCache(Prepared):
-    """`Prepared`, kept in a memory-mapped file. Until `fill` has run, pictures are transformed at every access.
+    """`Prepared`, kept in a file. Until `fill` has run, pictures are transformed at every access.
 
     Args:
       source, transform, side: as for `Prepared`.
@@ -155,7 +155,7 @@ class DiskCache(Prepared):
         super().__init__(source, transform, side)
         self.key = key
         self.path = Path(folder if folder is not None else pictures_dir()) / f"{key[:32]}{SUFFIX}"
-        self._rows: np.ndarray | None = None
+        self._rows: ArrayOnDisk | None = None
 
     def __getitem__(self, index: int) -> Example:
         if self._rows is None:
@@ -179,10 +179,10 @@ class DiskCache(Prepared):
             if found is None:
                 raise ValueError(f"the cache {self.path} was damaged while it was written; remove it and try again")
             if bad:
-                self.path.unlink(missing_ok=True)  # the mapping stays valid
+                self.path.unlink(missing_ok=True)  # it stays readable as long as it is open
         else:
             bad = ()
-        self._rows = found.rows
+        self._rows = found
         return bad
 
     def _build(
@@ -203,10 +203,9 @@ class DiskCache(Prepared):
         return bad
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_rows": None, "_mapped": self._rows is not None}  # another process maps it itself
+        return {**self.__dict__, "_rows": None, "_opened": self._rows is not None}  # a copy opens it itself
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        mapped = state.pop("_mapped")
+        opened = state.pop("_opened")
         self.__dict__.update(state)
-        found = open_array(self.path, self.key) if mapped else None
-        self._rows = found.rows if found is not None else None
+        self._rows = open_array(self.path, self.key) if opened else None
