@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from jaxclf.cli.arguments import DataArgument, RunArgument, UsageError, Work, positional
+from jaxclf.cli.check import check
 from jaxclf.config import Recipe, Settings
 
 
@@ -254,6 +255,7 @@ COMMANDS: dict[str, Callable[..., Work]] = {
     "fit": fit,
     "evaluate": evaluate,
     "predict": predict,
+    "check": check,
     "weights": weights,
     "demo": demo,
 }
