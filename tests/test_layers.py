@@ -17,7 +17,7 @@ LAYERS = {
     **dict.fromkeys(("models", "data"), 1),
     **dict.fromkeys(("weights", "groups", "optim"), 2),
     **dict.fromkeys(("state", "steps", "checkpoint", "loop"), 3),
-    **dict.fromkeys(("analysis", "runs"), 4),
+    **dict.fromkeys(("analysis", "plots", "runs"), 4),
     "recipe": 5,
     "cli": 6,
     "__main__": 7,
@@ -25,7 +25,14 @@ LAYERS = {
 #: Layers whose modules may import each other (a chain, not a circle); in layer 4 none imports another.
 CHAINED = {0, 1, 2, 3, 6}
 #: Only these may import these.
-OWNERS = {"flax": {"models"}, "orbax": {"checkpoint"}, "PIL": {"data"}, "tyro": {"cli"}, "grain": {"data"}}
+OWNERS = {
+    "flax": {"models"},
+    "orbax": {"checkpoint"},
+    "PIL": {"data"},
+    "tyro": {"cli"},
+    "grain": {"data"},
+    "matplotlib": {"plots"},
+}
 FORBIDDEN = {"torch", "tensorflow"}
 
 
