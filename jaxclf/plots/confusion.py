@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxclf.plots.style import axes_or_new, shorten
+from jaxclf.plots.style import new_figure, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +55,7 @@ def plot_confusion(
         longest = max(map(len, names))
         side = min(max(0.5 * num, 2.4), 14.0) if num <= MAX_CLASSES_WITH_COUNTS else min(max(0.16 * num, 7.0), 16.0)
         margin = 0.08 * longest
-        ax = axes_or_new(None, side + margin + 1.6, side + margin * 0.8 + 0.8)
+        ax = new_figure(side + margin + 1.6, side + margin * 0.8 + 0.8, layout="compressed").add_subplot()
     image = ax.imshow(values, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=max(float(values.max()), 1e-9)))
     size = 9 if num <= 12 else 7.5 if num <= 40 else 5.5
     places = np.arange(0, num, -(-num // MAX_NAMES))
@@ -69,16 +69,23 @@ def plot_confusion(
         _write_cells(ax, values, normalize, size)
     figure = ax.get_figure()
     assert figure is not None
-    figure.colorbar(image, ax=ax, label="share of the actual class" if normalize else "pictures", shrink=0.8)
+    figure.colorbar(
+        image, ax=ax, label="share of the actual class" if normalize else "pictures", shrink=0.8, aspect=30, pad=0.02
+    )
     return ax
 
 
 def _write_cells(ax: "Axes", values: np.ndarray, normalize: bool, size: float) -> None:
     most = max(float(values.max()), 1e-9)
     for (row, column), value in np.ndenumerate(values):
-        text = f"{value:.2f}" if normalize else str(value)
+        text = _share(value) if normalize else str(value)
         dark = (float(value) / most) ** 0.5 > 0.6
         color = "white" if dark else "0.7" if value == 0 else "black"
         ax.text(
             column, row, text, ha="center", va="center", color=color, fontsize=size - 0.25 * max(len(text) - 3, 0) * 2
         )
+
+
+def _share(value: float) -> str:
+    """Two decimals; what is not nothing does not look like nothing."""
+    return "0" if value == 0 else "<.01" if value < 0.005 else f"{value:.2f}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from jaxclf.plots.rates import draw_momentum, draw_rates
-from jaxclf.plots.style import GREY, PALETTE, axes_or_new, new_figure, shorten, tidy
+from jaxclf.plots.style import GREY, PALETTE, add_legend, axes_or_new, new_figure, shorten, tidy, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -125,6 +125,7 @@ def plot_rates(rows: Iterable[Row], *, ax: "Axes | None" = None) -> "Axes":
     ax = axes_or_new(ax)
     draw_rates(ax, steps.position, rates)
     tidy(ax, x="step", y="learning rate")
+    whole_numbers(ax)
     momentum = steps.values("momentum")
     if np.isfinite(momentum).any():
         draw_momentum(ax, steps.position, momentum)
@@ -144,6 +145,7 @@ def plot_losses(rows: Iterable[Row], *, ax: "Axes | None" = None) -> "Axes":
     marker = "o" if len(steps.rows) == 1 else ""
     ax.plot(steps.position, steps.values("loss"), color=PALETTE[0], linewidth=1.2, marker=marker, label="training")
     tidy(ax, x="step", y="training loss")
+    whole_numbers(ax)
     _mark_phases(ax, steps.phases, 0.5)
     return ax
 
@@ -191,8 +193,6 @@ def plot_epochs(
       metric: which figure.
       ax: where to draw; `None` makes a figure.
     """
-    from matplotlib.ticker import MaxNLocator
-
     if metric not in ("loss", "accuracy"):
         raise ValueError(f"metric={metric!r} must be 'loss' or 'accuracy'")
     epochs = history(rows, "epoch")
@@ -205,9 +205,9 @@ def plot_epochs(
         if np.isfinite(values).any():
             ax.plot(epochs.position, values, color=color, marker=marker, markersize=4, linewidth=1.5, label=title)
     tidy(ax, x="epoch", y=metric)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    whole_numbers(ax)
     if ax.lines:
-        ax.legend(loc="best", frameon=False, fontsize=8)
+        add_legend(ax)
     _mark_phases(ax, epochs.phases, 0.5)
     return ax
 

@@ -1,12 +1,14 @@
 """Pictures as the network sees them: augmented and normalised, turned back into something to look at."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from jaxclf.augment import make_augment, normalize
+from jaxclf.config import Preprocess
 from jaxclf.data.loader import Batch, Loader
 from jaxclf.loop import phase_key
 from jaxclf.plots.style import new_figure, shorten
@@ -96,14 +98,15 @@ def show_batch(
     pixels = denormalize(images[rows], mean, std)
     columns = min(columns, len(rows))
     lines = -(-len(rows) // columns)
-    figure = new_figure(CELL_INCHES * columns, (CELL_INCHES + 0.3 + 0.15 * (names is not None)) * lines)
-    for place, (row, picture) in enumerate(zip(rows, pixels, strict=True), 1):
+    titles = [_wrap(label_text(labels[row], classes)) for row in rows]
+    if names is not None:
+        titles = [f"{title}\n{shorten(names[int(row)], LINE_LENGTH)}" for title, row in zip(titles, rows, strict=True)]
+    title_inches = 0.1 + 0.14 * max(title.count("\n") + 1 for title in titles)
+    figure = new_figure(CELL_INCHES * columns, (CELL_INCHES + title_inches) * lines)
+    for place, (title, picture) in enumerate(zip(titles, pixels, strict=True), 1):
         ax = figure.add_subplot(lines, columns, place)
         ax.imshow(picture.squeeze(-1) if picture.shape[-1] == 1 else picture, cmap="gray", vmin=0, vmax=255)
         ax.set_axis_off()
-        title = _wrap(label_text(labels[row], classes))
-        if names is not None:
-            title += "\n" + shorten(names[row], LINE_LENGTH)
         ax.set_title(title, fontsize=8, pad=3, parse_math=False)
     return figure
 
@@ -138,21 +141,26 @@ def training_batch(
     Returns:
       inputs float32 [b, size, size, 3], normalised; everything on the host.
     """
-    preprocess = loader.preprocess
-    apply_augment = make_augment(augment, preprocess.image_size)
     key = phase_key(loader.seed, 0) if key is None else key
     batches = loader.epoch(epoch, start_batch=step % len(loader))
     try:
         batch = next(batches)
     finally:
         batches.close()  # type: ignore[attr-defined]  # a generator: ends its threads
+    return batch._replace(inputs=np.asarray(_network_inputs(augment, loader.preprocess)(key, step, batch.inputs)))
+
+
+@functools.lru_cache(maxsize=8)
+def _network_inputs(augment: str, preprocess: Preprocess) -> Callable[[jax.Array, int, Any], jax.Array]:
+    """The first lines of the train step, compiled once: (phase's key, step, uint8 images) -> normalised floats."""
+    apply_augment = make_augment(augment, preprocess.image_size)
 
     @jax.jit
-    def see(key: jax.Array, images: jax.typing.ArrayLike) -> jax.Array:
+    def network_inputs(key: jax.Array, step: int, images: jax.typing.ArrayLike) -> jax.Array:
         augment_key, _ = jax.random.split(jax.random.fold_in(key, step))
         return normalize(apply_augment(augment_key, images), preprocess.mean, preprocess.std)
 
-    return batch._replace(inputs=np.asarray(see(key, batch.inputs)))
+    return network_inputs
 
 
 def show_loader(

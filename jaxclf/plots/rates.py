@@ -1,5 +1,6 @@
 """Learning rates: a schedule over its steps, and the curve of a learning-rate finder."""
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -7,13 +8,15 @@ import jax
 import numpy as np
 
 from jaxclf.groups import GROUPS
-from jaxclf.plots.style import GREY, PALETTE, axes_or_new, tidy
+from jaxclf.plots.style import GREY, PALETTE, add_legend, axes_or_new, tidy, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 #: Rates further apart than this are drawn on a logarithmic axis.
 LOG_RATIO = 5.0
+#: Share of the axis that is kept free above the lines, for their legend.
+HEADROOM = 0.15
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
@@ -80,6 +83,7 @@ def plot_schedule(
     else:
         draw_rates(ax, np.arange(num_steps), values[:, None] * np.asarray(lrs, np.float64))
         tidy(ax, x="step", y="learning rate")
+    whole_numbers(ax)
     if momentum is not None:
         values = schedule_values(momentum if callable(momentum) else lambda _: np.float32(momentum), num_steps)
         draw_momentum(ax, np.arange(num_steps), values)
@@ -99,11 +103,12 @@ def draw_rates(ax: "Axes", steps: np.ndarray, rates: np.ndarray) -> None:
     if peaks.min() > 0 and peaks.max() > LOG_RATIO * peaks.min():
         ax.set_yscale("log")
         # A cosine ends next to zero, and its last step alone would take half the axis.
-        ax.set_ylim(peaks.min() / 300, peaks.max() * 2)
+        low, high = peaks.min() / 300, peaks.max()
+        ax.set_ylim(low, high * (high / low) ** HEADROOM)
     else:
-        ax.set_ylim(0, float(peaks.max()) * 1.05 or 1.0)
+        ax.set_ylim(0, float(peaks.max()) * (1 + HEADROOM) or 1.0)
     if rates.shape[1] > 1:
-        ax.legend(handles=[line for line in ax.lines if line.get_visible()], loc="best", frameon=False, fontsize=8)
+        add_legend(ax, loc="upper center", ncols=6)
 
 
 def draw_momentum(ax: "Axes", steps: np.ndarray, momentum: np.ndarray) -> None:
@@ -135,9 +140,11 @@ def plot_lr_curve(
     lrs, losses, smoothed = (np.asarray(values, np.float64) for values in (curve.lrs, curve.losses, curve.smoothed))
     ax = axes_or_new(ax)
     marker = "o" if len(lrs) == 1 else ""
+    ax.set_xscale("log")
+    ends = [*lrs[[0, -1]], *(rate for rate in (suggestions or {}).values() if rate is not None)]
+    ax.set_xlim(min(ends) / 1.6, max(ends) * 1.6)
     ax.plot(lrs, losses, color="0.75", linewidth=0.9, marker=marker, label="raw")
     ax.plot(lrs, smoothed, color=PALETTE[0], linewidth=2.2, marker=marker, label="smoothed")
-    ax.set_xscale("log")
     tidy(ax, x="learning rate of the last layer group", y="training loss")
     limits = loss_limits(losses, smoothed)
     if limits is not None:
@@ -147,13 +154,15 @@ def plot_lr_curve(
         if rate is None:
             ax.plot([], [], linestyle="", label=f"{rule}: none")
             continue
-        ax.axvline(rate, color=color, linewidth=1, linestyle=":")
+        label = f"{rule}: {rate:.2g}"
         finite = np.isfinite(smoothed)
+        ax.axvline(rate, color=color, linewidth=1, linestyle=":", label="" if finite.any() else label)
         if finite.any():
             height = np.interp(np.log(rate), np.log(lrs[finite]), smoothed[finite])
-            ax.plot([rate], [height], linestyle="", marker=marker, color=color, zorder=5, label=f"{rule}: {rate:.2g}")
-    ax.legend(loc="best", frameon=False, fontsize=8)
-    ax.set_title(curve.reason, fontsize=8, color=GREY, loc="left", wrap=True, parse_math=False)
+            ax.plot([rate], [height], linestyle="", marker=marker, color=color, zorder=5, label=label)
+    add_legend(ax)
+    reason = "\n".join(textwrap.wrap(curve.reason, 88))  # matplotlib's own wrapping would read mathematics into it
+    ax.set_title(reason, fontsize=8, color=GREY, loc="left", parse_math=False)
     return ax
 
 
@@ -173,6 +182,6 @@ def loss_limits(losses: np.ndarray, smoothed: np.ndarray) -> tuple[float, float]
     low = min(float(smoothed[best]), float(spread[0]))
     high = max(float(smoothed[before].max()), float(spread[-1]))
     if high - low < 1e-3 * max(abs(high), 1e-6):  # the loss never fell: what follows is the curve
-        high = float(np.quantile(smoothed[finite], 0.9))
+        high = min(float(smoothed[finite].max()), low + 2 * abs(low))
     margin = 0.12 * (high - low) or max(0.1 * abs(high), 1e-3)
     return low - margin, high + 2 * margin

@@ -3,7 +3,7 @@
 import io
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from jaxclf.files import write_atomic
 
@@ -17,11 +17,16 @@ GREY = "#767676"
 FORMATS = (".png", ".svg")
 
 
-def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure, width x height in inches, whose parts keep out of each other's way."""
+def new_figure(
+    width: float, height: float, *, layout: Literal["constrained", "compressed"] = "constrained"
+) -> "Figure":
+    """An empty figure, width x height in inches, whose parts keep out of each other's way.
+
+    The compressed layout is for axes of a fixed shape: the other one needs several drawings to settle with them.
+    """
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout=layout)
 
 
 def axes_or_new(ax: "Axes | None", width: float = 6.4, height: float = 4.0) -> "Axes":
@@ -36,6 +41,30 @@ def tidy(ax: "Axes", *, x: str, y: str) -> None:
     ax.grid(True, color="0.9", linewidth=0.8)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
+
+
+def add_legend(ax: "Axes", *, loc: Literal["best", "upper center"] = "best", ncols: int = 1) -> None:
+    """A legend, by default where there is most room; what lies below it stays legible."""
+    lines = [line for line in ax.lines if line.get_visible() and not str(line.get_label()).startswith("_")]
+    ncols = min(ncols, max(len(lines), 1))
+    ax.legend(
+        handles=lines,
+        loc=loc,
+        ncols=ncols,
+        fontsize=8,
+        handlelength=1.5,
+        columnspacing=1.5,
+        facecolor="white",
+        edgecolor="none",
+        framealpha=0.85,
+    )
+
+
+def whole_numbers(ax: "Axes") -> None:
+    """Ticks of the x axis at whole numbers only: there is no half step or epoch."""
+    from matplotlib.ticker import MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
 
 
 def shorten(text: str, most: int) -> str:
