@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from jaxclf.plots.rates import draw_momentum, draw_rates
-from jaxclf.plots.style import GREY, PALETTE, add_legend, axes_or_new, new_figure, shorten, tidy, whole_numbers
+from jaxclf.plots.style import GREY, PALETTE, add_legend, axes_or_new, marker, new_figure, shorten, tidy, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -142,8 +142,8 @@ def plot_losses(rows: Iterable[Row], *, ax: "Axes | None" = None) -> "Axes":
     """
     steps = history(rows, "step")
     ax = axes_or_new(ax)
-    marker = "o" if len(steps.rows) == 1 else ""
-    ax.plot(steps.position, steps.values("loss"), color=PALETTE[0], linewidth=1.2, marker=marker, label="training")
+    dots = marker(len(steps.rows))
+    ax.plot(steps.position, steps.values("loss"), color=PALETTE[0], linewidth=1.2, marker=dots, label="training")
     tidy(ax, x="step", y="training loss")
     whole_numbers(ax)
     _mark_phases(ax, steps.phases, 0.5)
@@ -197,13 +197,13 @@ def plot_epochs(
         raise ValueError(f"metric={metric!r} must be 'loss' or 'accuracy'")
     epochs = history(rows, "epoch")
     ax = axes_or_new(ax)
-    for name, title, color, marker in (
+    for name, title, color, symbol in (
         ("train", "training", PALETTE[0], "o"),
         ("valid", "validation", PALETTE[1], "s"),
     ):
         values = epochs.values(f"{name}_{metric}")
         if np.isfinite(values).any():
-            ax.plot(epochs.position, values, color=color, marker=marker, markersize=4, linewidth=1.5, label=title)
+            ax.plot(epochs.position, values, color=color, marker=symbol, markersize=4, linewidth=1.5, label=title)
     tidy(ax, x="epoch", y=metric)
     whole_numbers(ax)
     if ax.lines:

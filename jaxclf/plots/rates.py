@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxclf.groups import GROUPS
-from jaxclf.plots.style import GREY, PALETTE, add_legend, axes_or_new, tidy, whole_numbers
+from jaxclf.plots.style import GREY, PALETTE, add_legend, axes_or_new, marker, tidy, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -121,8 +121,7 @@ def draw_momentum(ax: "Axes", steps: np.ndarray, momentum: np.ndarray) -> None:
 
 
 def _line(ax: "Axes", x: np.ndarray, y: np.ndarray, color: str, label: str) -> None:
-    """A line; a single point, which a line does not show, as a dot."""
-    ax.plot(x, y, color=color, label=label, linewidth=1.5, marker="o" if len(x) == 1 else "")
+    ax.plot(x, y, color=color, label=label, linewidth=1.5, marker=marker(len(x)))
 
 
 def plot_lr_curve(
@@ -139,18 +138,17 @@ def plot_lr_curve(
     """
     lrs, losses, smoothed = (np.asarray(values, np.float64) for values in (curve.lrs, curve.losses, curve.smoothed))
     ax = axes_or_new(ax)
-    marker = "o" if len(lrs) == 1 else ""
     ax.set_xscale("log")
     ends = [*lrs[[0, -1]], *(rate for rate in (suggestions or {}).values() if rate is not None)]
     ax.set_xlim(min(ends) / 1.6, max(ends) * 1.6)
-    ax.plot(lrs, losses, color="0.75", linewidth=0.9, marker=marker, label="raw")
-    ax.plot(lrs, smoothed, color=PALETTE[0], linewidth=2.2, marker=marker, label="smoothed")
+    ax.plot(lrs, losses, color="0.75", linewidth=0.9, marker=marker(len(lrs)), label="raw")
+    ax.plot(lrs, smoothed, color=PALETTE[0], linewidth=2.2, marker=marker(len(lrs)), label="smoothed")
     tidy(ax, x="learning rate of the last layer group", y="training loss")
     limits = loss_limits(losses, smoothed)
     if limits is not None:
         ax.set_ylim(*limits)
     for number, (rule, rate) in enumerate((suggestions or {}).items()):
-        color, marker = PALETTE[1:][number % 5], MARKERS[number % len(MARKERS)]
+        color, symbol = PALETTE[1:][number % 5], MARKERS[number % len(MARKERS)]
         if rate is None:
             ax.plot([], [], linestyle="", label=f"{rule}: none")
             continue
@@ -159,7 +157,7 @@ def plot_lr_curve(
         ax.axvline(rate, color=color, linewidth=1, linestyle=":", label="" if finite.any() else label)
         if finite.any():
             height = np.interp(np.log(rate), np.log(lrs[finite]), smoothed[finite])
-            ax.plot([rate], [height], linestyle="", marker=marker, color=color, zorder=5, label=label)
+            ax.plot([rate], [height], linestyle="", marker=symbol, color=color, zorder=5, label=label)
     add_legend(ax)
     reason = "\n".join(textwrap.wrap(curve.reason, 88))  # matplotlib's own wrapping would read mathematics into it
     ax.set_title(reason, fontsize=8, color=GREY, loc="left", parse_math=False)

@@ -67,6 +67,11 @@ def whole_numbers(ax: "Axes") -> None:
     ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
 
 
+def marker(num_points: int) -> str:
+    """Dots where there are few points: a line does not show a single one, nor where it is only drawn between two."""
+    return "o" if num_points == 1 else "." if num_points <= 40 else ""
+
+
 def shorten(text: str, most: int) -> str:
     """A text of at most `most` characters: what is too long loses its middle.
 
