@@ -4,6 +4,7 @@ import io
 import json
 import os
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from jaxclf.cli import main
 from jaxclf.data.check import check_data, check_listing, find_class_errors, find_imbalance
 from jaxclf.data.duplicates import near_groups
 from jaxclf.data.inspect import inspect_image
-from jaxclf.data.records import Listing, Record
+from jaxclf.data.records import Listing, Record, list_sources
+from jaxclf.data.sources import ArrayDataset, Subset
 
 
 def picture(seed, size=(48, 40)):
@@ -291,6 +293,40 @@ def test_records_of_any_kind():
     several = check_listing(listing._replace(multi_label=True), data="x")
     assert [f.kind for f in several.errors] == ["unreadable"] and [f.kind for f in several.warnings] == ["duplicate"]
     assert several.counts["train"] == {"ant": 2, "bee": 1}
+
+
+class Several:
+    """A data source with several labels per picture; the first two are the same picture."""
+
+    classes = ("ant", "bee")
+    labels = np.array([[1, 1], [0, 1], [0, 0]], np.float32)
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return SimpleNamespace(image=np.asarray(picture(max(index, 1))), label=self.labels[index])
+
+    def name(self, index):
+        return f"#{index}"
+
+
+def test_sources_of_any_kind():
+    """A data source in memory, labels as numbers or as rows of several."""
+    pixels = [np.asarray(picture(seed)) for seed in range(4)]
+    train = ArrayDataset([*pixels, pixels[0]], [0, 0, 1, -1, 1], classes=("ant", "bee"))
+    valid = Subset(train, np.array([1]))
+    report = check_listing(list_sources({"train": train, "valid": valid}), data="x")
+    assert report.counts == {"train": {"ant": 2, "bee": 2, "(no label)": 1}, "valid": {"ant": 1, "bee": 0}}
+    assert [(f.kind, f.paths) for f in report.errors] == [
+        ("empty class", ()),
+        ("leak", ("1", "1")),
+        ("two labels", ("0", "4")),
+    ]
+    listing = list_sources({"train": Several()})
+    assert listing.multi_label and [record.labels for record in listing.records] == [("ant", "bee"), ("bee",), ()]
+    report = check_listing(listing, data="x")
+    assert report.errors == () and [f.kind for f in report.warnings] == ["duplicate"]
 
 
 def test_threads_change_nothing_and_progress_counts_up(clean):

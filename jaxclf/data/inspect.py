@@ -41,9 +41,11 @@ def inspect_image(image: Any) -> Facts:
     """Reads a picture once and says what it is; nothing is raised for a damaged one.
 
     Args:
-      image: a path or anything else with `read_bytes()`, or uint8 pixels [h, w, 3] or [h, w].
+      image: a path or anything else with `read_bytes()`, uint8 pixels [h, w, 3] or [h, w], or a function that gets one.
     """
     try:
+        if callable(image):
+            image = image()
         if isinstance(image, np.ndarray):
             return _facts(Image.fromarray(image), b"")
         content = image.read_bytes()

@@ -1,12 +1,15 @@
 """What a check reads: pictures with their split and labels, whatever kind of data they come from."""
 
+import functools
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxclf.data.sources import class_folders, is_image_name
+import numpy as np
+
+from jaxclf.data.sources import DataSource, class_folders, is_image_name
 from jaxclf.data.splits import TRAIN_NAMES, VALID_NAMES
 
 TEST_NAMES = ("test", "testing")
@@ -35,7 +38,7 @@ class Record(NamedTuple):
       split: "train", "valid", "test" or "all".
       labels: class names: one, several (multi-label), or none where the class is not known.
       name: what messages call it, a path for files.
-      image: a path, uint8 pixels [h, w, 3] or [h, w], or anything with `read_bytes()`.
+      image: a path, uint8 pixels [h, w, 3] or [h, w], anything with `read_bytes()`, or a function that gets one.
     """
 
     split: str
@@ -93,6 +96,34 @@ def list_folder(data: str | os.PathLike[str]) -> Listing:
         found.warnings.append(Finding("unused", message, tuple(map(str, unused))))
     found.other += [path for path in _files(root) if not is_image_name(path.name)]
     return found.listing()
+
+
+def list_sources(sources: Mapping[str, DataSource]) -> Listing:
+    """Lists data sources of any kind, one per split; pictures are fetched when they are looked at, one by one.
+
+    Labels are class numbers, -1 for an unknown one, or rows [n, c] of shares, of which those above one half count.
+
+    Args:
+      sources: split -> data source.
+    """
+    records = [
+        Record(split, _label_names(source, index), source.name(index), functools.partial(_image, source, index))
+        for split, source in sources.items()
+        for index in range(len(source))
+    ]
+    classes = {split: tuple(source.classes) for split, source in sources.items()}
+    return Listing(records, classes, multi_label=any(source.labels.ndim == 2 for source in sources.values()))
+
+
+def _image(source: DataSource, index: int) -> Any:
+    return source[index].image
+
+
+def _label_names(source: DataSource, index: int) -> tuple[str, ...]:
+    label = np.asarray(source.labels[index])
+    if label.ndim == 0:
+        return (source.classes[int(label)],) if label >= 0 else ()
+    return tuple(source.classes[int(number)] for number in np.flatnonzero(label > 0.5))
 
 
 def _split_folders(root: Path, folders: Sequence[str]) -> dict[str, str]:

@@ -47,19 +47,22 @@ def plot_confusion(
 
     matrix = np.asarray(matrix)
     num = len(classes)
-    if matrix.shape != (num, num):
+    if num == 0 or matrix.shape != (num, num):
         raise ValueError(f"matrix {list(matrix.shape)} does not belong to {num} classes")
     values = normalize_rows(matrix) if normalize else matrix
     names = [shorten(name, NAME_LENGTH) for name in classes]
+    longest = max(map(len, names))
     if ax is None:
-        longest = max(map(len, names))
         side = min(max(0.5 * num, 2.4), 14.0) if num <= MAX_CLASSES_WITH_COUNTS else min(max(0.16 * num, 7.0), 16.0)
         margin = 0.08 * longest
         ax = new_figure(side + margin + 1.6, side + margin * 0.8 + 0.8, layout="compressed").add_subplot()
+    else:
+        side = ax.get_window_extent().width / ax.figure.dpi  # in inches
     image = ax.imshow(values, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=max(float(values.max()), 1e-9)))
     size = 9 if num <= 12 else 7.5 if num <= 40 else 5.5
     places = np.arange(0, num, -(-num // MAX_NAMES))
-    upright = max(map(len, names)) > 3
+    # A character is about 0.6 as wide as it is high (72 points to the inch); the names get 0.9 of their cells.
+    upright = longest * 0.6 * size / 72 > 0.9 * side / num
     ax.set_xticks(places, [names[i] for i in places], rotation=90 if upright else 0, fontsize=size, parse_math=False)
     ax.set_yticks(places, [names[i] for i in places], fontsize=size, parse_math=False)
     ax.set_xlabel("predicted")
