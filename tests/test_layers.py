@@ -38,7 +38,14 @@ LAYERS = {
 #: Layers whose modules may import each other (a chain, not a circle); in layer 4 none imports another.
 CHAINED = {0, 1, 2, 3, 6}
 #: Only these may import these.
-OWNERS = {"flax": {"models"}, "orbax": {"checkpoint"}, "PIL": {"data"}, "tyro": {"cli"}, "grain": {"data"}}
+OWNERS = {
+    "flax": {"models"},
+    "orbax": {"checkpoint"},
+    "PIL": {"data"},
+    "tyro": {"cli"},
+    "grain": {"data"},
+    "matplotlib": {"plots"},
+}
 FORBIDDEN = {"torch", "tensorflow"}
 
 

@@ -12,6 +12,7 @@ import tyro
 
 from jaxclf.cli.arguments import DataArgument, RunArgument, UsageError, Work, positional
 from jaxclf.cli.find_lr import find_lr
+from jaxclf.cli.check import check
 from jaxclf.config import Recipe, Settings
 
 
@@ -256,6 +257,7 @@ COMMANDS: dict[str, Callable[..., Work]] = {
     "find-lr": find_lr,
     "evaluate": evaluate,
     "predict": predict,
+    "check": check,
     "weights": weights,
     "demo": demo,
 }

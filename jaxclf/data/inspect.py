@@ -1,0 +1,108 @@
+"""What can be said of one picture without keeping its pixels: readable or not, size, mode, hashes."""
+
+import hashlib
+import io
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from jaxclf.data.decode import to_rgb
+
+#: Sides in pixels of the thumbnail that near-duplicates are compared by.
+THUMBNAIL = 8
+
+
+class Facts(NamedTuple):
+    """One picture, inspected.
+
+    Attributes:
+      error: why it cannot be read, or None; then the rest is known.
+      size: (width, height) in pixels, upright.
+      mode: Pillow's name for its pixel format, as stored.
+      oddities: what is lost or guessed when it becomes RGB; empty for plain RGB and grey.
+      file_hash: sha256 of the file, empty for arrays.
+      pixel_hash: sha256 of size and RGB pixels, upright.
+      gradients: 64-bit difference hash: whether each of 8 x 8 grey patches is brighter than its left neighbour.
+      thumbnail: uint8 [THUMBNAIL * THUMBNAIL * 3].
+    """
+
+    error: str | None
+    size: tuple[int, int] = (0, 0)
+    mode: str = ""
+    oddities: tuple[str, ...] = ()
+    file_hash: bytes = b""
+    pixel_hash: bytes = b""
+    gradients: int = 0
+    thumbnail: np.ndarray = np.zeros(0, np.uint8)
+
+
+def inspect_image(image: Any) -> Facts:
+    """Reads a picture once and says what it is; nothing is raised for a damaged one.
+
+    Args:
+      image: a path or anything else with `read_bytes()`, uint8 pixels [h, w, 3] or [h, w], or a function that gets one.
+    """
+    try:
+        if callable(image):
+            image = image()
+        if isinstance(image, np.ndarray):
+            return _facts(Image.fromarray(image), b"")
+        content = image.read_bytes()
+        if not content:
+            return Facts("it is empty (0 bytes)")
+        with Image.open(io.BytesIO(content)) as opened:
+            return _facts(opened, hashlib.sha256(content).digest())
+    except MemoryError:
+        raise
+    except FileNotFoundError:
+        return Facts("it does not exist (a broken link?)")
+    except OSError as error:  # also Pillow's "cannot identify", "truncated", ..
+        return Facts(error.strerror or _without_buffer(str(error)))
+    except Exception as error:  # Pillow's readers raise SyntaxError, struct.error, ... for damaged files
+        return Facts(f"{type(error).__name__}: {error}")
+
+
+def _without_buffer(text: str) -> str:
+    """Pillow names the memory it reads from, which tells nobody anything."""
+    return "it is not a picture" if text.startswith("cannot identify") else text
+
+
+def _facts(image: Image.Image, file_hash: bytes) -> Facts:
+    mode = image.mode
+    oddities = [*_moving(image)]
+    image.load()
+    oddities += _odd_mode(image)
+    rgb = to_rgb(ImageOps.exif_transpose(image))
+    digest = hashlib.sha256(f"{rgb.width} x {rgb.height}".encode())
+    digest.update(rgb.tobytes())
+    # An area average first: cheap, and what a saved copy keeps.
+    patches = np.asarray(rgb.convert("L").resize((9, 8), Image.Resampling.BOX))
+    bits = (patches[:, 1:] > patches[:, :-1]).ravel()
+    thumbnail = np.asarray(rgb.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)).ravel()
+    gradients = int.from_bytes(np.packbits(bits).tobytes())
+    return Facts(None, rgb.size, mode, tuple(oddities), file_hash, digest.digest(), gradients, thumbnail)
+
+
+def _moving(image: Image.Image) -> list[str]:
+    # MPO is what phones write: the photo, then a preview or a second view of it.
+    several = getattr(image, "is_animated", False) and image.format != "MPO"
+    return ["several frames or pages: only the first is seen"] if several else []
+
+
+def _odd_mode(image: Image.Image) -> list[str]:
+    mode = image.mode
+    if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        opaque = "transparency" not in image.info and image.getchannel(image.getbands()[-1]).getextrema()[0] == 255
+        return [] if opaque else ["transparent parts: they are laid over white"]
+    odd = {
+        "1": "1-bit black and white",
+        "CMYK": "CMYK, for print: colours are converted without its profile",
+        "F": "floating-point grey: values are taken as 0 .. 255 and clipped",
+        "HSV": "HSV colours",
+        "LAB": "LAB colours: converted through a standard profile",
+        "YCbCr": "YCbCr colours",
+    }
+    if mode in odd:
+        return [odd[mode]]
+    return ["16-bit or 32-bit grey: scaled down from 0 .. 65535"] if mode.startswith("I") else []
