@@ -169,7 +169,7 @@ def _write_curve(path: Path, curve: Any, found: Any, rule: str, origin: dict[str
 def _write_picture(path: Path, curve: Any, found: Any) -> None:
     from jaxclf.plots import plot_lr_curve, save_figure
 
-    ax = plot_lr_curve(curve, suggestions={name: suggestion.lr for name, suggestion in found.items()})
+    ax: Any = plot_lr_curve(curve, suggestions={name: suggestion.lr for name, suggestion in found.items()})
     save_figure(ax.figure, path)
 
 
