@@ -40,7 +40,7 @@ def check(data: DataArgument, /, json: str | None = None, show: int = 5) -> Work
 def _check(data: str, json: str | None, show: int) -> int:
     from jaxclf.cli.terminal import Terminal
     from jaxclf.data.check import check_listing
-    from jaxclf.data.records import list_folder
+    from jaxclf.data.records import list_data
     from jaxclf.files import write_atomic
 
     if show < 1:
@@ -48,7 +48,7 @@ def _check(data: str, json: str | None, show: int) -> int:
     if json is not None and (Path(json).is_dir() or not Path(json).absolute().parent.is_dir()):
         raise ValueError(f"json={json} cannot be written: give a file in a folder that exists")
     terminal = Terminal()
-    listing = list_folder(data)
+    listing = list_data(data)
     with terminal.task("checking", len(listing.records)) as progress:
         report = check_listing(listing, data=data, on_progress=progress)
     show_report(terminal, report, show)

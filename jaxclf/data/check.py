@@ -19,7 +19,7 @@ from typing import Any
 from jaxclf.data.duplicates import near_groups
 from jaxclf.data.inspect import Facts, inspect_image
 from jaxclf.data.loader import default_num_threads
-from jaxclf.data.records import WHOLE, Finding, Listing, Record, list_folder
+from jaxclf.data.records import WHOLE, Finding, Listing, Record, list_data
 
 #: Shorter sides below this many pixels are reported.
 TINY = 32
@@ -85,7 +85,7 @@ def check_data(
     Raises:
       ValueError: if there is no such folder.
     """
-    return check_listing(list_folder(data), data=str(data), num_threads=num_threads, on_progress=on_progress)
+    return check_listing(list_data(data), data=str(data), num_threads=num_threads, on_progress=on_progress)
 
 
 def check_listing(

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxclf.data.sources import DataSource, class_folders, is_image_name
-from jaxclf.data.splits import TRAIN_NAMES, VALID_NAMES
+from jaxclf.data.splits import TEST_NAMES, TFDS_PREFIX, TRAIN_NAMES, VALID_NAMES, open_all_parts
 
-TEST_NAMES = ("test", "testing")
 #: Name of the only split of data that has none: a validation part is drawn from it later.
 WHOLE = "all"
 
@@ -98,6 +97,21 @@ def list_folder(data: str | os.PathLike[str]) -> Listing:
     return found.listing()
 
 
+def list_data(data: str | os.PathLike[str]) -> Listing:
+    """Lists DATA of any kind that `open_data` takes: a folder, which may be anything but whole, a zip, CSV or tfds set.
+
+    Raises:
+      ValueError: if there is no such data, or, but for folders, if it cannot be opened.
+    """
+    if Path(data).is_dir() or not (str(data).startswith(TFDS_PREFIX) or Path(data).exists()):
+        return list_folder(data)
+    train, valid, test = open_all_parts(data)
+    if valid is None and test is None:
+        return list_sources({WHOLE: train})
+    parts = {"train": train, "valid": valid, "test": test}
+    return list_sources({split: source for split, source in parts.items() if source is not None})
+
+
 def list_sources(sources: Mapping[str, DataSource]) -> Listing:
     """Lists data sources of any kind, one per split; pictures are fetched when they are looked at, one by one.
 
@@ -112,7 +126,7 @@ def list_sources(sources: Mapping[str, DataSource]) -> Listing:
         for index in range(len(source))
     ]
     classes = {split: tuple(source.classes) for split, source in sources.items()}
-    return Listing(records, classes, multi_label=any(source.labels.ndim == 2 for source in sources.values()))
+    return Listing(records, classes, multi_label=any(source.multi_label for source in sources.values()))
 
 
 def _image(source: DataSource, index: int) -> Any:

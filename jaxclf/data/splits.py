@@ -114,7 +114,7 @@ def open_data(
     Raises:
       ValueError: naming the path and the way out, for anything that cannot be trained on.
     """
-    train, valid, test = _open(data, classes)
+    train, valid, test = open_all_parts(data, classes=classes)
     if valid is not None:
         return Splits(train, valid, "split", train, test)
     return Splits(*split_dataset(train, valid_fraction=valid_fraction, seed=seed), "drawn", train, test)
@@ -124,10 +124,11 @@ def open_parts(
     data: str | os.PathLike[str], *, classes: Sequence[str] | None = None
 ) -> tuple[DataSource, DataSource | None]:
     """What DATA really has: (training or everything, its own validation part or None). See `open_data`."""
-    return _open(data, classes)[:2]
+    return open_all_parts(data, classes=classes)[:2]
 
 
-def _open(data: str | os.PathLike[str], classes: Sequence[str] | None) -> Parts:
+def open_all_parts(data: str | os.PathLike[str], *, classes: Sequence[str] | None = None) -> Parts:
+    """What DATA really has, its test part too. See `open_data`."""
     name = os.fspath(data)
     if name.startswith(TFDS_PREFIX):
         return _open_tfds(name.removeprefix(TFDS_PREFIX), classes)
