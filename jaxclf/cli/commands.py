@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from jaxclf.cli.arguments import DataArgument, RunArgument, UsageError, Work, positional
-from jaxclf.cli.find_lr import find_lr
 from jaxclf.cli.check import check
+from jaxclf.cli.find_lr import find_lr
 from jaxclf.config import Recipe, Settings
 
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxclf.data.sources import DataSource, class_folders, is_image_name
+from jaxclf.data.folders import Directory, is_image_name
+from jaxclf.data.sources import DataSource
 from jaxclf.data.splits import TEST_NAMES, TFDS_PREFIX, TRAIN_NAMES, VALID_NAMES, open_all_parts
 
 #: Name of the only split of data that has none: a validation part is drawn from it later.
@@ -77,7 +78,7 @@ def list_folder(data: str | os.PathLike[str]) -> Listing:
         kind = "is a file, not a folder" if root.exists() else "does not exist"
         raise ValueError(f"data folder {root} {kind}; give a folder that holds one folder per class")
     found = _Found()
-    folders = class_folders(root)
+    folders = Directory(root).folders()
     splits = _split_folders(root, folders)
     if not splits:
         found.add_split(WHOLE, root)
@@ -152,7 +153,7 @@ def _split_folders(root: Path, folders: Sequence[str]) -> dict[str, str]:
 
 
 def _holds_files_only(folder: Path) -> bool:
-    return bool(_files(folder)) and not class_folders(folder)
+    return bool(_files(folder)) and not Directory(folder).folders()
 
 
 def _files(folder: Path) -> list[Path]:
@@ -171,7 +172,7 @@ class _Found:
         self.other: list[Path] = []
 
     def add_split(self, split: str, folder: Path) -> None:
-        names = class_folders(folder)
+        names = Directory(folder).folders()
         self.classes[split] = tuple(names)
         loose = [path for path in _files(folder) if is_image_name(path.name)]
         self.other += [path for path in _files(folder) if not is_image_name(path.name)]

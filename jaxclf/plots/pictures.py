@@ -10,7 +10,7 @@ import numpy as np
 from jaxclf.augment import make_augment, normalize
 from jaxclf.config import Preprocess
 from jaxclf.data.loader import Batch, Loader
-from jaxclf.loop import phase_key
+from jaxclf.phases import phase_key
 from jaxclf.plots.style import new_figure, shorten
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def training_batch(
     Args:
       loader: of the phase, made as for `jaxclf.fit`.
       augment: the phase's preset.
-      key: of the phase, `jaxclf.loop.phase_key(seed, phase_number)`; `None` takes the loader's seed and phase 0.
+      key: of the phase, `jaxclf.phases.phase_key(seed, phase_number)`; `None` takes the loader's seed and phase 0.
       epoch: whose order the batch comes from, counted from the start of the run.
       step: of the phase; the random draws depend on it. The batch is number step modulo the batches per epoch.
 
@@ -146,7 +146,7 @@ def training_batch(
     try:
         batch = next(batches)
     finally:
-        batches.close()  # type: ignore[attr-defined]  # a generator: ends its threads
+        batches.close()
     return batch._replace(inputs=np.asarray(_network_inputs(augment, loader.preprocess)(key, step, batch.inputs)))
 
 
