@@ -14,6 +14,7 @@ import argparse
 import functools
 import importlib
 import importlib.util
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -112,9 +113,8 @@ def main() -> None:
 
     peers = [name for name in ("torch", "torchvision", "augmax") if importlib.util.find_spec(name)]
     print(describe(*peers))
-    print(
-        f"side_on, {number} pictures of {side} px to {size} px, uint8 -> float32, {args.threads} threads, turns of {BATCHES} batches"
-    )
+    print(f"side_on, {number} pictures of {side} px to {size} px, uint8 -> float32, {args.threads} threads")
+    print(f"turns of {BATCHES} batches; load average before: {os.getloadavg()[0]:.1f}")
     runs: dict[str, Run] = {"jaxclf side_on": ours(images, size, "side_on")}
     runs["jaxclf random_resized_crop"] = ours(images, size, "random_resized_crop")
     if "torch" in peers and "torchvision" in peers:
