@@ -38,7 +38,7 @@ def test_partners_are_one_cycle_of_the_real_rows(seed, mask):
 def test_sums_shapes_and_padding(name, seed, mask):
     """Padding holds a value and a class of its own: neither may reach a real row, and nothing reaches padding."""
     images, targets = IMAGES.copy(), OWN.copy()
-    images[mask == 0], targets[0], targets[mask == 0] = 1e6, OWN[1], OWN[0]
+    images[mask == 0], targets[0], targets[mask == 0] = 1e6 * images[mask == 0] + 2, OWN[1], OWN[0]
     out, soft = (np.asarray(part) for part in MIXES[name](jax.random.key(seed), images, targets, mask))
     assert out.shape == images.shape and soft.shape == targets.shape and out.dtype == soft.dtype == np.float32
     np.testing.assert_allclose(soft.sum(1), 1.0, rtol=1e-5)
