@@ -299,6 +299,7 @@ class Several:
     """A data source with several labels per picture; the first two are the same picture."""
 
     classes = ("ant", "bee")
+    multi_label = True
     labels = np.array([[1, 1], [0, 1], [0, 0]], np.float32)
 
     def __len__(self):
