@@ -209,7 +209,7 @@ def test_the_data_come_as_often_as_needed_in_an_order_of_their_own():
         ({"lrs": ()}, "lrs=()"),
         ({"lrs": (1.0, 1.0, 0.0)}, "the last positive"),
         ({"lrs": (-1.0, 1.0)}, "none negative"),
-        ({"lrs": (1.0,) * 4}, "4 learning rates"),
+        ({"lrs": (1.0,) * 4}, "1, 2, 3 or 6 rates"),
         ({"frozen": MODULES}, "nothing is left to train"),
         ({"frozen": ("stage2",)}, "prefix"),
         ({"fetch_every": 0}, "fetch_every=0"),
