@@ -123,7 +123,7 @@ def fit(
         )
     program = make_phase_program(model, variables, phase, train, settings, phase_number=phase_number)
     if valid is not None:
-        check_labels(settings, valid)
+        check_labels(settings, valid.dataset)
         predict_step = predict_step or make_predict_step(model, preprocess=valid.preprocess)
     cycle_ends = cycle_boundaries(phase.cycle_epochs, phase.num_cycles, phase.cycle_mult)
     state = program.create_state(variables, phase, settings)
