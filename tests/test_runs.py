@@ -81,7 +81,7 @@ def test_the_checkpoint_holds_what_a_resume_needs(scratch_run):
     record = json.loads((out / summary["checkpoint"] / "_CHECKPOINT_METADATA").read_text())["custom_metadata"]
     parts = record["manifest"]
     assert {path.split("/")[0] for path in parts["variables"]} == {"params", "batch_stats"}
-    assert {path.split("/")[0] for path in parts["training"]} == {"step", "opt_state"}
+    assert {path.split("/")[0] for path in parts["training"]} == {"step", "opt_state", "failed_at"}
     assert sum("trace" in path for path in parts["training"]) == sum("params" in path for path in parts["variables"])
 
 
