@@ -112,5 +112,5 @@ def test_three_steps_are_those_of_torch(block, rule):
         assert_close(ours, named(theirs["gradients"][number], names["params"]), 1e-4, f"gradient {number}")
         assert_close(ours, named(theirs["statistics"][number], names["statistics"]), 1e-5, f"statistics {number}")
     assert_close(
-        to_state_dict(state.variables, config), named(theirs["params"], names["params"]), 1e-5, "parameters at the end"
+        to_state_dict(state.variables, config), named(theirs["params"], names["params"]), 2e-5, "parameters at the end"
     )
