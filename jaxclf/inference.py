@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxclf.data.loader import Batch, Loader
+from jaxclf.data.activations import AnyLoader
+from jaxclf.data.loader import Batch
 from jaxclf.metrics import Predictions, summarize
 from jaxclf.models.classifier import Classifier
 from jaxclf.steps import PredictStep, make_predict_step
@@ -33,19 +34,19 @@ def to_device(batches: Iterable[Batch], *, ahead: int = 2) -> Iterator[Batch]:
 
 
 def predict(
-    model: Classifier, variables: Mapping[str, Any], loader: Loader, *, predict_step: PredictStep | None = None
+    model: Classifier, variables: Mapping[str, Any], loader: AnyLoader, *, predict_step: PredictStep | None = None
 ) -> Predictions:
     """Runs a classifier over a loader's examples, in evaluation mode.
 
     Args:
       model, variables: the classifier.
-      loader: made with `train=False`.
-      predict_step: from `make_predict_step`, when one is compiled already.
+      loader: made with `train=False`; of pictures or of cached activations.
+      predict_step: from `make_predict_step` with `start=loader.cut`, when one is compiled already.
 
     Returns:
       One row per example, in the loader's order, padding removed. All logits are fetched at once, at the end.
     """
-    step = predict_step or make_predict_step(model, preprocess=loader.preprocess)
+    step = predict_step or make_predict_step(model, preprocess=loader.preprocess, start=loader.cut)
     logits, batches = [], []
     for batch in to_device(loader):
         logits.append(step(variables, batch.inputs))
@@ -59,7 +60,7 @@ def predict(
 def evaluate(
     model: Classifier,
     variables: Mapping[str, Any],
-    loader: Loader,
+    loader: AnyLoader,
     *,
     predict_step: PredictStep | None = None,
     multi_label: bool = False,

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.config import Phase, Settings
-from jaxclf.data.loader import Loader
-from jaxclf.inference import predict, to_device
+from jaxclf.data.activations import AnyLoader
+from jaxclf.inference import predict
 from jaxclf.metrics import Predictions, summarize
 from jaxclf.models.classifier import Classifier
 from jaxclf.phases import PhaseProgram, check_labels, make_phase_program
@@ -71,8 +71,8 @@ def fit(
     model: Classifier,
     variables: Mapping[str, Any],
     phase: Phase,
-    train: Loader,
-    valid: Loader | None = None,
+    train: AnyLoader,
+    valid: AnyLoader | None = None,
     *,
     settings: Settings | None = None,
     phase_number: int = 0,
@@ -89,14 +89,16 @@ def fit(
       model: the classifier.
       variables: `{"params", "batch_stats"}` to start from.
       phase: what is frozen, the rates per layer group, the cycles, the augmentation, when to stop.
-      train: loader made with `train=True`, and with `presized=phase.augment != "none"`.
-      valid: loader made with `train=False`, evaluated after each epoch.
+      train: loader made with `train=True`, and with `presized=phase.augment != "none"`. Or an `ActivationLoader`:
+        then everything above its cut is trained, as it would be from the pictures with what is below frozen.
+      valid: loader made with `train=False`, evaluated after each epoch; of pictures or of activations.
       settings: loss, optimizer, momentum, weight decay, clipping, mixing, averaging and seed; default: `Settings()`.
       phase_number: which phase of the run this is; part of every random key.
       first_epoch: epochs the run has done before; the order of epoch e is `epoch_order(loader.seed, first_epoch + e)`.
       log_every: the device is asked for figures every so many steps, and at the end of each epoch.
-      predict_step: a compiled one, shared between phases.
-      on_step: called after each dispatched step; must not touch the device.
+      predict_step: a compiled one, shared between phases, made for what `valid` holds.
+      on_step: called after each dispatched step; must not touch the device. Where a whole epoch is one dispatch (a
+        head on activations that lie on the device), for all of its steps at the end.
       on_log: called with each logged row (write it to TensorBoard, W&B, a file, ...).
       on_epoch: called with each epoch's row and the state, which is donated to the next step: copy or save what you
         keep. `row["cycle_end"]` marks the snapshots of SGDR.
@@ -107,7 +109,8 @@ def fit(
     Raises:
       NonFiniteLoss: if the loss or the gradient stops being finite, naming the step and the rates. That step was not
         applied; the error's `state` holds what there was before it.
-      ValueError: for a phase that needs a validation set without one, or a loss that does not fit the labels.
+      ValueError: for a phase that needs a validation set without one, a loss that does not fit the labels, or
+        activations that do not fit the phase's augmentation or what it freezes.
 
     Example: figures to TensorBoard, with any writer that has `add_scalar`:
 
@@ -124,7 +127,7 @@ def fit(
     program = make_phase_program(model, variables, phase, train, settings, phase_number=phase_number)
     if valid is not None:
         check_labels(settings, valid.dataset)
-        predict_step = predict_step or make_predict_step(model, preprocess=valid.preprocess)
+        predict_step = predict_step or make_predict_step(model, preprocess=valid.preprocess, start=valid.cut)
     cycle_ends = cycle_boundaries(phase.cycle_epochs, phase.num_cycles, phase.cycle_mult)
     state = program.create_state(variables, phase, settings)
     log = _Log(phase, program, on_log)
@@ -133,8 +136,8 @@ def fit(
     step, stopped = 0, ""
     for epoch in range(phase.num_epochs):
         totals, pending = np.zeros(4), list[Metrics]()  # pending stays on the device until it is fetched
-        for batch in to_device(train.epoch(first_epoch + epoch)):
-            state, metrics = program.train_step(state, batch, program.key)
+        steps = program.epoch(state, train, first_epoch + epoch)
+        for state, metrics in steps:
             pending.append(metrics)
             step += 1
             if step % log_every == 0:

@@ -44,6 +44,43 @@ class LRCurve(NamedTuple):
     num_steps: int | None = None
 
 
+class LRBand(NamedTuple):
+    """The learning-rate test repeated over seeds: a band of losses in place of a line.
+
+    Attributes:
+      lrs: float64 [n], the last layer group's rate at each step, growing.
+      losses: float64 [seeds, n], each test's losses; NaN from where it ended.
+      smoothed: float64 [seeds, n], see `smooth_losses`; NaN likewise.
+      reasons: why each test ended where it did.
+      group_lrs: float64 [n, groups], the rates of all layer groups.
+    """
+
+    lrs: np.ndarray
+    losses: np.ndarray
+    smoothed: np.ndarray
+    reasons: tuple[str, ...]
+    group_lrs: np.ndarray
+
+    def curve(self, number: int) -> LRCurve:
+        """The test of seed number `number` alone."""
+        end = int(np.isfinite(self.losses[number]).sum())
+        losses, smoothed = self.losses[number, :end], self.smoothed[number, :end]
+        return LRCurve(self.lrs[:end], losses, smoothed, self.reasons[number], self.group_lrs[:end], len(self.lrs))
+
+    def middle(self) -> LRCurve:
+        """The median of the seeds' losses at each step, as far as half of them got: what the rules can be asked."""
+        end = int((np.isfinite(self.losses).sum(0) * 2 > len(self.losses)).sum())
+        losses, smoothed = (np.nanmedian(values[:, :end], axis=0) for values in (self.losses, self.smoothed))
+        reason = f"median of {len(self.losses)} seeds, as far as more than half of them got"
+        return LRCurve(self.lrs[:end], losses, smoothed, reason, self.group_lrs[:end], len(self.lrs))
+
+    def bounds(self, low: float = 0.1, high: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
+        """Quantiles over the seeds of the smoothed losses along `middle()`: two float64 [m], the band's edges."""
+        end = len(self.middle().lrs)
+        lower, upper = np.nanquantile(self.smoothed[:, :end], [low, high], axis=0)
+        return lower, upper
+
+
 class Suggestion(NamedTuple):
     """A rule's answer. `float(suggestion)` is the rate, and raises ValueError where there is none.
 

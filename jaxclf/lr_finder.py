@@ -3,18 +3,20 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.config import AugmentName, Phase, Settings
-from jaxclf.data.loader import Batch, Loader
+from jaxclf.data.activations import ActivationLoader, AnyLoader
+from jaxclf.data.loader import Batch
 from jaxclf.inference import to_device
 from jaxclf.loop import Progress, Row
 from jaxclf.lr_curve import (
     RULES,
+    LRBand,
     LRCurve,
     Suggestion,
     growing_lrs,
@@ -24,10 +26,22 @@ from jaxclf.lr_curve import (
     suggestions,
 )
 from jaxclf.models.classifier import Classifier
-from jaxclf.phases import make_phase_program
+from jaxclf.phases import PhaseProgram, make_phase_program, phase_key
+from jaxclf.scanned import Plan, can_scan, resident, scan_steps
 from jaxclf.schedules import exponential
+from jaxclf.state import TrainState
 
-__all__ = ["RULES", "LRCurve", "Suggestion", "find_lr", "smooth_losses", "suggest_lr", "suggestions"]
+__all__ = [
+    "RULES",
+    "LRBand",
+    "LRCurve",
+    "Suggestion",
+    "find_lr",
+    "find_lr_band",
+    "smooth_losses",
+    "suggest_lr",
+    "suggestions",
+]
 
 #: The test's own place among the random keys: no run has so many phases.
 PHASE_NUMBER = 2**31 - 1
@@ -36,7 +50,7 @@ PHASE_NUMBER = 2**31 - 1
 def find_lr(
     model: Classifier,
     variables: Mapping[str, Any],
-    loader: Loader,
+    loader: AnyLoader,
     *,
     lrs: Sequence[float] = (1.0,),
     frozen: tuple[str, ...] = (),
@@ -55,13 +69,14 @@ def find_lr(
     lr_k = low * (high / low) ** (k / (num_steps - 1)) for the last layer group; all groups share the multiplier, so
     their ratios hold at every step. The test ends early where the smoothed loss exceeds four times its lowest (after 10
     steps), or the loss is not finite. `variables` stay as they were, to the bit, and the same arguments give the same
-    curve. No step waits for the device: losses are fetched in blocks, one block behind.
+    curve. No step waits for the device: losses are fetched in blocks, one block behind. Of a head on cached activations
+    that lie on the device, the whole test is one dispatch.
 
     Args:
       model: the classifier.
       variables: `{"params", "batch_stats"}` to start from.
-      loader: made with `train=True`. Its data is gone through as often as needed, in an order that no epoch of a run
-        has (and another for every seed).
+      loader: made with `train=True`; of pictures or of cached activations. Its data is gone through as often as needed,
+        in an order that no epoch of a run has (and another for every seed).
       lrs: relative rates of the layer groups, earliest layers first: 1, 2, 3 or 6 of them, the last > 0. For example
         (.01, .1, 1), or a phase's own rates.
       frozen: modules that are not trained, a prefix of `MODULES`.
@@ -70,7 +85,8 @@ def find_lr(
       beta: smoothing, see `smooth_losses`.
       settings: optimizer, momentum, weight decay, clipping, label smoothing and seed; default: `Settings()`.
       seed: of order, augmentation and dropout; None takes the settings'.
-      augment: "side_on" or "none"; None augments if the loader is `presized` for it.
+      augment: a preset's name or "none"; None takes "side_on" if the loader is `presized` for it, and what cached
+        activations show.
       fetch_every: steps per block of fetched losses; the curve does not depend on it.
       on_step: called after each dispatched step; must not touch the device.
 
@@ -82,31 +98,26 @@ def find_lr(
 
     References: cyclical learning rates and the range test, Smith, arXiv:1506.01186.
     """
-    settings = settings or Settings()
-    rates = growing_lrs(low, high, num_steps)
-    smooth_losses((), beta)  # checks beta before any work is done
-    ratios = _ratios(lrs)
-    if "head" in frozen:
-        raise ValueError(f"frozen={frozen!r} holds the head too: nothing is left to train")
     if fetch_every < 1:
         raise ValueError(f"fetch_every={fetch_every} must be at least 1")
+    settings = settings or Settings()
     seed = settings.seed if seed is None else seed
-    group_lrs = tuple(high * float(ratio) for ratio in ratios)
-    augment = augment or ("side_on" if loader.presized else "none")
-    phase = Phase("lr finder", lrs=group_lrs, frozen=frozen, augment=augment)
-    schedule = exponential(num_steps, initial=low / high)
-    settings = dataclasses.replace(settings, seed=seed)
-    program = make_phase_program(
-        model, variables, phase, loader, settings, phase_number=PHASE_NUMBER, schedule=schedule
-    )
-    state = program.create_state(variables, phase, settings)
+    smooth_losses((), beta)  # checks beta before any work is done
+    test = _make_test(model, variables, loader, lrs, frozen, low, high, num_steps, settings, seed, augment)
+    if can_scan(loader):
+        losses = _scanned_losses(test, loader, [seed])[0]
+        curve = _curve(test, losses, beta)
+        if on_step is not None:
+            on_step(Progress(num_steps, num_steps, loader.batch_size, _row(test, curve.losses)))
+        return curve
 
+    state = test.state
     losses = np.zeros(0)
     pending: list[jax.Array] = []  # on the device until fetched
     latest: Row | None = None
     stop = None
     for step, batch in enumerate(to_device(_recycled(loader, seed, num_steps)), 1):
-        state, metrics = program.train_step(state, batch, program.key)
+        state, metrics = test.program.train_step(state, batch, test.program.key)
         # After a failed step nothing changes any more, so what follows is no loss of this test.
         pending.append(jnp.where(metrics["failed_at"] >= 0, jnp.nan, metrics["loss"]))
         if len(pending) == 2 * fetch_every or step == num_steps:
@@ -115,15 +126,132 @@ def find_lr(
             losses = np.append(losses, np.asarray(jax.device_get(pending[:count]), np.float64))
             pending = pending[count:]
             stop = stopping_point(losses, smooth_losses(losses, beta))
-            known = len(losses) - 1
-            latest = {"kind": "lr_finder", "step": known, "loss": float(losses[known]), "lr": float(rates[known])}
+            latest = _row(test, losses)
         if on_step is not None:
             on_step(Progress(step, num_steps, loader.batch_size, latest))
         if stop is not None:
             break
-    end, reason = stop or (num_steps, "completed")
-    losses, rates = losses[:end], rates[:end]
-    return LRCurve(rates, losses, smooth_losses(losses, beta), reason, rates[:, None] * ratios, num_steps)
+    return _curve(test, losses, beta)
+
+
+def find_lr_band(
+    model: Classifier,
+    variables: Mapping[str, Any],
+    loader: ActivationLoader,
+    *,
+    seeds: int | Sequence[int] = 8,
+    lrs: Sequence[float] = (1.0,),
+    frozen: tuple[str, ...] = (),
+    low: float = 1e-6,
+    high: float = 10.0,
+    num_steps: int = 100,
+    beta: float = 0.98,
+    settings: Settings | None = None,
+    augment: AugmentName | None = None,
+) -> LRBand:
+    """`find_lr` repeated over seeds, all at once: by how much do curve and rate depend on order and draws?
+
+    One compiled scan, vectorised over the seeds. Test s of the band is what `find_lr(..., seed=seeds[s])` gives.
+
+    Args:
+      model, variables, lrs, frozen, low, high, num_steps, beta, settings, augment: as for `find_lr`.
+      loader: of `pooled` activations that lie on the device, made with `train=True`.
+      seeds: how many (0, 1, ..), or which.
+
+    Returns:
+      The band.
+
+    Raises:
+      ValueError: for other data, or an argument out of range.
+    """
+    numbers = list(range(seeds)) if isinstance(seeds, int) else [int(seed) for seed in seeds]
+    if not numbers or min(numbers) < 0:
+        raise ValueError(f"seeds={seeds!r} must be a number of at least 1, or some that are not negative")
+    if not can_scan(loader):
+        raise ValueError(
+            "a band needs the activations of extract_features(..., cut='pooled', placement='device'); for other data "
+            "call find_lr once for each seed"
+        )
+    smooth_losses((), beta)
+    settings = settings or Settings()
+    test = _make_test(model, variables, loader, lrs, frozen, low, high, num_steps, settings, settings.seed, augment)
+    curves = [_curve(test, losses, beta) for losses in _scanned_losses(test, loader, numbers)]
+    losses, smoothed = (
+        np.stack([np.pad(values, (0, num_steps - len(values)), constant_values=np.nan) for values in column])
+        for column in ([curve.losses for curve in curves], [curve.smoothed for curve in curves])
+    )
+    reasons = tuple(curve.reason for curve in curves)
+    return LRBand(test.rates, losses, smoothed, reasons, test.rates[:, None] * test.ratios)
+
+
+class _Test(NamedTuple):
+    """A range test that is ready to run: rates of the last group and all groups' ratios to it, program, first state."""
+
+    rates: np.ndarray
+    ratios: np.ndarray
+    frozen: tuple[str, ...]
+    program: PhaseProgram
+    state: TrainState
+
+
+def _make_test(
+    model: Classifier,
+    variables: Mapping[str, Any],
+    loader: AnyLoader,
+    lrs: Sequence[float],
+    frozen: tuple[str, ...],
+    low: float,
+    high: float,
+    num_steps: int,
+    settings: Settings,
+    seed: int,
+    augment: AugmentName | None,
+) -> _Test:
+    rates, ratios = growing_lrs(low, high, num_steps), _ratios(lrs)
+    if "head" in frozen:
+        raise ValueError(f"frozen={frozen!r} holds the head too: nothing is left to train")
+    if isinstance(loader, ActivationLoader):
+        augment = augment or loader.augment
+    augment = augment or ("side_on" if loader.presized else "none")
+    phase = Phase("lr finder", lrs=tuple(high * float(ratio) for ratio in ratios), frozen=frozen, augment=augment)
+    schedule = exponential(num_steps, initial=low / high)
+    settings = dataclasses.replace(settings, seed=seed)
+    program = make_phase_program(
+        model, variables, phase, loader, settings, phase_number=PHASE_NUMBER, schedule=schedule
+    )
+    return _Test(rates, ratios, frozen, program, program.create_state(variables, phase, settings))
+
+
+def _scanned_losses(test: _Test, loader: AnyLoader, seeds: Sequence[int]) -> np.ndarray:
+    """The losses of whole tests, in one dispatch: float64 [seeds, steps], NaN after a step that failed."""
+    assert isinstance(loader, ActivationLoader)
+    plans = [_recycled_plan(loader, seed, len(test.rates)) for seed in seeds]
+    keys = jnp.stack([phase_key(seed, PHASE_NUMBER) for seed in seeds])
+
+    @jax.jit
+    def run(state: TrainState, data: Any, plans: Plan, keys: jax.Array) -> jax.Array:
+        def one(plan: Plan, key: jax.Array) -> jax.Array:
+            _, metrics = scan_steps(test.program.train_step, test.frozen, state, data, plan, key)
+            return jnp.where(metrics["failed_at"] >= 0, jnp.nan, metrics["loss"])
+
+        return jax.vmap(one)(plans, keys) if len(seeds) > 1 else one(jax.tree.map(lambda x: x[0], plans), keys[0])[None]
+
+    stacked = Plan(*(np.stack(column) for column in zip(*plans, strict=True)))
+    return np.asarray(run(test.state, resident(loader.dataset), stacked, keys), np.float64)
+
+
+def _curve(test: _Test, losses: np.ndarray, beta: float) -> LRCurve:
+    """The curve up to where the test ends."""
+    end, reason = stopping_point(losses, smooth_losses(losses, beta)) or (len(test.rates), "completed")
+    losses, rates = losses[:end], test.rates[:end]
+    group_lrs = rates[:, None] * test.ratios
+    return LRCurve(rates, losses, smooth_losses(losses, beta), reason, group_lrs, len(test.rates))
+
+
+def _row(test: _Test, losses: np.ndarray) -> Row:
+    """The last known step, for a progress bar."""
+    known = len(losses) - 1
+    return {"kind": "lr_finder", "step": known, "loss": float(losses[known]), "lr": float(test.rates[known])}
 
 
 def _ratios(lrs: Sequence[float]) -> np.ndarray:
@@ -134,11 +262,28 @@ def _ratios(lrs: Sequence[float]) -> np.ndarray:
     return values / values[-1]
 
 
-def _recycled(loader: Loader, seed: int, num_batches: int) -> Iterator[Batch]:
-    """`num_batches` batches, epoch after epoch of numbers beyond 2^32, where no run gets and each seed has its own."""
+def _passes(loader: AnyLoader, seed: int, num_batches: int) -> Iterator[tuple[int, int]]:
+    """(epoch, batches taken from it) until there are `num_batches`.
+
+    The epochs have numbers beyond 2^32, where no run gets and each seed has its own.
+    """
     epoch = (seed + 1) << 32
     while num_batches > 0:
         count = min(num_batches, len(loader))
-        yield from itertools.islice(loader.epoch(epoch), count)
+        yield epoch, count
         num_batches -= count
         epoch += 1
+
+
+def _recycled(loader: AnyLoader, seed: int, num_batches: int) -> Iterator[Batch]:
+    """`num_batches` batches, in as many passes through the data as that takes."""
+    for epoch, count in _passes(loader, seed, num_batches):
+        yield from itertools.islice(loader.epoch(epoch), count)
+
+
+def _recycled_plan(loader: ActivationLoader, seed: int, num_batches: int) -> Plan:
+    """The same batches as `_recycled`, as numbers of examples and rows."""
+    parts = [
+        [values[:count] for values in loader.epoch_rows(epoch)] for epoch, count in _passes(loader, seed, num_batches)
+    ]
+    return Plan(*(np.concatenate(column) for column in zip(*parts, strict=True)))

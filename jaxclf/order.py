@@ -84,6 +84,68 @@ def balanced_order(seed: int, epoch: int, labels: np.ndarray, num_classes: int) 
     return members[first[drawn] + within].astype(np.int32)
 
 
+#: Position in an order that stands for a padded row.
+PADDING = -1
+
+
+def num_batches(num_examples: int, batch_size: int, *, train: bool) -> int:
+    """Batches per epoch: in training the incomplete last batch is left out, unless it is the only one.
+
+    >>> num_batches(10, 4, train=True), num_batches(10, 4, train=False), num_batches(3, 4, train=True)
+    (2, 3, 1)
+    """
+    full, rest = divmod(num_examples, batch_size)
+    return max(full, 1) if train else full + bool(rest)
+
+
+def batch_order(order: np.ndarray, batch_size: int, *, train: bool) -> np.ndarray:
+    """An epoch's order cut or padded (with `PADDING`) to whole batches.
+
+    Args:
+      order: int32 [n].
+      batch_size: >= 1.
+      train: see `num_batches`.
+
+    Returns:
+      int32 [num_batches, batch_size].
+
+    >>> batch_order(np.arange(5, dtype=np.int32), 3, train=False).tolist()
+    [[0, 1, 2], [3, 4, -1]]
+    """
+    total = num_batches(len(order), batch_size, train=train) * batch_size
+    padding = np.full(max(total - len(order), 0), PADDING, np.int32)
+    return np.concatenate([order, padding])[:total].reshape(-1, batch_size)
+
+
+def epoch_views(seed: int, epoch: int, num_examples: int, num_views: int) -> np.ndarray:
+    """Which of its `num_views` stored views each example shows in one epoch, all equally likely.
+
+    Entry i is a function of (seed, epoch, i) and `num_views` alone: not of the number of examples, their order or the
+    batch size. The stream is as frozen as that of `epoch_order`, and independent of it.
+
+    Args:
+      seed: integer >= 0.
+      epoch: epoch number >= 0, counted from the start of the run.
+      num_examples: >= 0.
+      num_views: >= 1.
+
+    Returns:
+      int32 [num_examples], numbers in 0 .. num_views - 1.
+
+    Raises:
+      ValueError: for an argument out of range.
+
+    >>> bool((epoch_views(0, 2, 5, 3) == epoch_views(0, 2, 9, 3)[:5]).all())
+    True
+    """
+    for name, value in (("seed", seed), ("epoch", epoch), ("num_examples", num_examples)):
+        if value < 0:
+            raise ValueError(f"{name}={value} must not be negative")
+    if num_views < 1:
+        raise ValueError(f"num_views={num_views} must be at least 1")
+    return np.floor(_stream(seed, epoch, 2).random_sample(num_examples) * num_views).astype(np.int32)
+
+
 def stratified_split(
     labels: np.ndarray, *, valid_fraction: float = 0.2, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """From a phase and settings to what a fit runs: schedule, momentum, loss, optimizer, train step, random key."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -9,14 +9,16 @@ import optax
 
 from jaxclf.augment import Mix, cutmix, make_augment, mixup
 from jaxclf.config import Phase, Settings
-from jaxclf.data.loader import Loader
+from jaxclf.data.activations import ActivationDataset, ActivationLoader, AnyLoader, check_augment
 from jaxclf.data.sources import DataSource
+from jaxclf.inference import to_device
 from jaxclf.losses import Loss, balanced_class_weights, make_loss
 from jaxclf.models.classifier import Classifier
 from jaxclf.optim import make_optimizer
+from jaxclf.scanned import Plan, ScannedSteps, can_scan, make_scanned_steps, resident, unstacked
 from jaxclf.schedules import Schedule, one_cycle, one_cycle_momentum, sgdr
 from jaxclf.state import TrainState, create_train_state
-from jaxclf.steps import TrainStep, make_train_step
+from jaxclf.steps import Metrics, TrainStep, make_train_step
 
 
 class PhaseProgram(NamedTuple):
@@ -29,6 +31,7 @@ class PhaseProgram(NamedTuple):
       momentum: SGD's momentum (AdamW's b1), or a function of the step.
       num_steps: steps of the whole phase.
       key: of all random draws of the phase.
+      scanned_steps: many steps in one dispatch, where the training data allow it; else None.
     """
 
     train_step: TrainStep
@@ -37,6 +40,23 @@ class PhaseProgram(NamedTuple):
     momentum: float | Schedule
     num_steps: int
     key: jax.Array
+    scanned_steps: ScannedSteps | None = None
+
+    def epoch(self, state: TrainState, train: AnyLoader, number: int) -> Iterator[tuple[TrainState, Metrics]]:
+        """Runs the steps of epoch `number`; yields (state, metrics) once for each, without waiting for the device.
+
+        With `scanned_steps`, all of them run first; then the state is the last one each time, and the metrics are on
+        the host.
+        """
+        if self.scanned_steps is not None and isinstance(train, ActivationLoader):
+            plan = Plan(*train.epoch_rows(number))
+            state, stacked = self.scanned_steps(state, resident(train.dataset), plan, self.key)
+            for metrics in unstacked(stacked):
+                yield state, metrics
+            return
+        for batch in to_device(train.epoch(number)):
+            state, metrics = self.train_step(state, batch, self.key)
+            yield state, metrics
 
     def create_state(self, variables: Mapping[str, Any], phase: Phase, settings: Settings) -> TrainState:
         """The phase's first state; `variables` are copied."""
@@ -47,7 +67,7 @@ def make_phase_program(
     model: Classifier,
     variables: Mapping[str, Any],
     phase: Phase,
-    train: Loader,
+    train: AnyLoader,
     settings: Settings,
     *,
     phase_number: int = 0,
@@ -58,14 +78,16 @@ def make_phase_program(
     Args:
       model, variables: the classifier; of the variables only the structure is read.
       phase: what is frozen, rates, cycles, augmentation.
-      train: the training loader; its batches per epoch and labels are read.
+      train: the training loader, of pictures or of cached activations; its batches per epoch and labels are read.
       settings: loss, optimizer, clipping, mixing, accumulation, averaging and seed.
       phase_number: part of the random key.
       schedule: in place of the phase's own, for a learning-rate range test.
 
     Raises:
-      ValueError: for a loss that does not fit the data's labels.
+      ValueError: for a loss that does not fit the data's labels; or for activations that do not fit the phase: its
+        augmentation, or modules below their cut that it trains.
     """
+    check_augment(train, phase.augment)
     own, num_steps = phase_schedule(phase, len(train))
     schedule = schedule or own
     momentum = phase_momentum(phase, num_steps, settings.momentum)
@@ -86,15 +108,18 @@ def make_phase_program(
         schedule=schedule,
         lrs=phase.lrs,
         frozen=phase.frozen,
-        augment=make_augment(phase.augment, train.preprocess.image_size),
+        augment=make_augment(phase.augment, train.preprocess.image_size) if train.cut is None else None,
         mix=make_mix(settings),
         loss=make_settings_loss(settings, train),
         multi_label=settings.multi_label,
         bn_frozen=settings.bn_frozen,
         accumulate=settings.accumulate,
         ema_decay=settings.ema_decay,
+        start=train.cut,
     )
-    return PhaseProgram(train_step, optimizer, schedule, momentum, num_steps, phase_key(settings.seed, phase_number))
+    key = phase_key(settings.seed, phase_number)
+    scanned_steps = make_scanned_steps(train_step, phase.frozen) if can_scan(train) else None
+    return PhaseProgram(train_step, optimizer, schedule, momentum, num_steps, key, scanned_steps)
 
 
 def phase_schedule(phase: Phase, steps_per_epoch: int) -> tuple[Schedule, int]:
@@ -121,7 +146,7 @@ def phase_key(seed: int, phase_number: int) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), phase_number)
 
 
-def make_settings_loss(settings: Settings, train: Loader) -> Loss:
+def make_settings_loss(settings: Settings, train: AnyLoader) -> Loss:
     """The loss that the settings name, with class weights from the training labels where they ask for them.
 
     Raises:
@@ -137,7 +162,7 @@ def make_settings_loss(settings: Settings, train: Loader) -> Loss:
     return make_loss(settings.loss, label_smoothing=settings.label_smoothing, class_weights=weights, focal_gamma=gamma)
 
 
-def check_labels(settings: Settings, data: DataSource) -> None:
+def check_labels(settings: Settings, data: DataSource | ActivationDataset) -> None:
     """Raises ValueError unless the loss fits the data: one label per photo, or several."""
     if data.multi_label and not settings.multi_label:
         raise ValueError(

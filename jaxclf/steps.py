@@ -14,12 +14,12 @@ from jaxclf.losses import Loss, make_loss, targets_from_labels
 from jaxclf.models.classifier import Classifier
 from jaxclf.schedules import Schedule
 from jaxclf.state import TrainState
-from jaxclf.trees import Tree, check_frozen, combine, partition
+from jaxclf.trees import Tree, check_frozen, combine, cut_prefix, partition
 
 #: Sums and counts of one step, on the device.
 Metrics = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
-#: (variables, uint8 [b, h, w, 3]) -> float32 logits [b, c].
+#: (variables, uint8 [b, h, w, 3] or cached activations) -> float32 logits [b, c].
 PredictStep = Callable[[Any, jax.typing.ArrayLike], jax.Array]
 
 
@@ -38,6 +38,7 @@ def make_train_step(
     bn_frozen: bool = False,
     accumulate: int = 1,
     ema_decay: float | None = None,
+    start: str | None = None,
 ) -> TrainStep:
     """A jitted `(state, batch, key) -> (state, metrics)`; the state's buffers are donated.
 
@@ -62,6 +63,8 @@ def make_train_step(
         whole batch; BatchNorm that is trained sees the parts one by one.
       ema_decay: in (0, 1): the state's `ema` follows its variables, ema = d * ema + (1 - d) * variables with
         d = min(ema_decay, (1 + t) / (10 + t)) at step t, so that short runs are not held at their start.
+      start: the cut that the batches' inputs come from; None: they are pictures. Activations are used as they are,
+        and of the state only what is above the cut is read, so it may hold no more than that.
 
     Returns:
       The step. Its metrics, all on the device: `loss` (mean over the batch's examples, what the gradient is of),
@@ -69,9 +72,11 @@ def make_train_step(
       `failed_at`, and `lrs` (float32 [groups], the rates this step used).
 
     Raises:
-      ValueError: for an `accumulate` below 1 or an `ema_decay` outside (0, 1).
+      ValueError: for an `accumulate` below 1, an `ema_decay` outside (0, 1), or a `start` whose modules are not all
+        frozen or that comes with changes of pictures.
     """
     frozen = check_frozen(frozen)
+    _check_start(start, frozen, augment is not None, mix is not None)
     if accumulate < 1:
         raise ValueError(f"accumulate={accumulate} must be at least 1")
     if ema_decay is not None and not 0.0 < ema_decay < 1.0:
@@ -83,10 +88,13 @@ def make_train_step(
     loss_of = loss or make_loss("softmax")
 
     def prepare(batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Normalised inputs [b, s, s, 3] and targets [b, c]."""
-        augment_key, mix_key = jax.random.split(key)
-        images, labels = augment(augment_key, batch.inputs), jnp.asarray(batch.labels)
+        """Normalised inputs [b, s, s, 3], or activations, and targets [b, c]."""
+        labels = jnp.asarray(batch.labels)
         targets = labels if labels.ndim == 2 else targets_from_labels(labels, num_classes)
+        if start is not None:
+            return jnp.asarray(batch.inputs), targets
+        augment_key, mix_key = jax.random.split(key)
+        images = augment(augment_key, batch.inputs)
         if mix is not None:
             images, targets = mix(mix_key, images, targets, jnp.asarray(batch.mask))
         return normalize(images, preprocess.mean, preprocess.std), targets
@@ -108,13 +116,15 @@ def make_train_step(
                 inputs,
                 train=True,
                 frozen=frozen,
+                start=start,
                 bn_frozen=bn_frozen,
                 mask=mask,
                 rngs={"dropout": key},
                 mutable=["batch_stats"],
             )
             losses, weights = loss_of(logits, targets)
-            return (losses * mask).sum(), ((weights * mask).sum(), logits, updated["batch_stats"])
+            # Without any BatchNorm there is nothing to update.
+            return (losses * mask).sum(), ((weights * mask).sum(), logits, updated.get("batch_stats", batch_stats))
 
         (total, (weight, logits, updated)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trainable)
         return gradients, updated, total, weight, logits
@@ -171,6 +181,22 @@ def make_train_step(
     return jax.jit(train_step, donate_argnums=0)
 
 
+def _check_start(start: str | None, frozen: tuple[str, ...], augmented: bool, mixed: bool) -> None:
+    """Raises ValueError unless activations of the cut `start` can be trained from."""
+    missing = [module for module in cut_prefix(start) if module not in frozen]
+    if missing:
+        raise ValueError(
+            f"start={start!r}: activations were computed with {', '.join(missing)} as they were, but frozen={frozen!r} "
+            f"trains these; freeze {cut_prefix(start)!r}, or train from pictures"
+        )
+    if start is not None and augmented:
+        raise ValueError(
+            f"start={start!r}: pictures are augmented before they become activations, see extract_features"
+        )
+    if start is not None and mixed:
+        raise ValueError(f"start={start!r}: mixup and cutmix mix pictures, not activations; train from pictures")
+
+
 def _part(part: int, parts: int, size: int) -> slice:
     """Rows of one of `parts` nearly equal parts of a batch."""
     return slice(part * size // parts, (part + 1) * size // parts)
@@ -193,13 +219,21 @@ def _correct(logits: jax.Array, labels: jax.Array, multi_label: bool) -> jax.Arr
     return (logits.argmax(-1) == classes).astype(jnp.float32)
 
 
-def make_predict_step(model: Classifier, *, preprocess: Preprocess) -> PredictStep:
-    """A jitted `(variables, uint8 [b, s, s, 3]) -> float32 logits [b, c]` in evaluation mode."""
+def make_predict_step(model: Classifier, *, preprocess: Preprocess, start: str | None = None) -> PredictStep:
+    """A jitted `(variables, inputs) -> float32 logits [b, c]` in evaluation mode.
+
+    Args:
+      model: the classifier.
+      preprocess: normalisation of pictures.
+      start: the cut that inputs come from; None: they are pictures, uint8 [b, s, s, 3].
+    """
 
     @jax.jit
     def predict_step(variables: Any, images: jax.typing.ArrayLike) -> jax.Array:
-        inputs = normalize(to_float(images), preprocess.mean, preprocess.std)
-        logits = model.apply(variables, inputs)
+        inputs = jnp.asarray(images)
+        if start is None:
+            inputs = normalize(to_float(inputs), preprocess.mean, preprocess.std)
+        logits = model.apply(variables, inputs, start=start)
         assert isinstance(logits, jax.Array)  # nothing is mutable, so there is nothing beside the logits
         return logits
 

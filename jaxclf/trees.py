@@ -28,6 +28,15 @@ def frozen_prefix(through: str | None) -> tuple[str, ...]:
     return MODULES[: MODULES.index(through) + 1]
 
 
+def cut_prefix(cut: str | None) -> tuple[str, ...]:
+    """The modules that make the activation at a cut, as a frozen tuple; `pooled` comes after stage4, `None` is images.
+
+    >>> cut_prefix("stage1"), cut_prefix("pooled")[-1]
+    (('stem', 'stage1'), 'stage4')
+    """
+    return frozen_prefix("stage4" if cut == "pooled" else cut)
+
+
 def check_frozen(frozen: tuple[str, ...]) -> tuple[str, ...]:
     """Returns `frozen` as a tuple; raises ValueError unless it is a prefix of `MODULES`."""
     frozen = tuple(frozen)

@@ -15,7 +15,7 @@ from jaxclf.data.cache import BadImage, DiskCache, OnBadImage, OnProgress, Prepa
 from jaxclf.data.decode import PRESIZE_RATIO, evaluation_pixels, presize, presized_pixels
 from jaxclf.data.fingerprints import dataset_key, record_fingerprints
 from jaxclf.data.sources import DataSource, Example
-from jaxclf.order import balanced_order, epoch_order
+from jaxclf.order import PADDING, balanced_order, batch_order, epoch_order, num_batches
 
 #: Where prepared pictures are kept: "memory", "disk", "none" (decoded at every access), or the first two by size.
 CacheKind = Literal["auto", "memory", "disk", "none"]
@@ -23,10 +23,6 @@ CacheKind = Literal["auto", "memory", "disk", "none"]
 Sampling = Literal["shuffle", "balanced"]
 #: Part of every key of a cache on disk: pictures written by another form of the code are not used.
 CACHE_VERSION = 1
-
-#: Position in an order that stands for a padded row.
-PADDING = -1
-
 
 #: On the host when it leaves the loader, on the device when a step gets it.
 Array = np.ndarray | jax.Array
@@ -36,7 +32,7 @@ class Batch(NamedTuple):
     """One step's worth of examples; always `batch_size` rows, so that nothing is compiled twice.
 
     Attributes:
-      inputs: uint8 [b, h, w, 3].
+      inputs: uint8 [b, h, w, 3]; or cached activations, float [b, ...], see `jaxclf.data.activations`.
       labels: int32 [b], class numbers; or float32 [b, c], 0 or 1 per class, of a multi-label source.
       mask: float32 [b], 1 for an example and 0 for padding.
       index: int32 [b], the example's position in its data source, -1 for padding.
@@ -131,6 +127,8 @@ class Batches(Iterator[Batch]):
 class Loader:
     """Batches of a data source. Holds no position: `epoch(k)` is a function of k.
 
+    `cut` is None: the batches hold pictures, and not activations as those of an `ActivationLoader` do.
+
     Args:
       dataset: any `DataSource`.
       batch_size: rows per batch, over all shards.
@@ -152,6 +150,8 @@ class Loader:
       ValueError: for an empty data set, a batch size below one or not divisible by `num_shards`, or a shard that does
         not exist.
     """
+
+    cut: None = None
 
     def __init__(
         self,
@@ -217,8 +217,7 @@ class Loader:
 
     def __len__(self) -> int:
         """Batches per epoch."""
-        full, rest = divmod(len(self._keep), self.batch_size)
-        return max(full, 1) if self.train else full + bool(rest)
+        return num_batches(len(self._keep), self.batch_size, train=self.train)
 
     @property
     def num_examples(self) -> int:
@@ -254,20 +253,34 @@ class Loader:
             raise ValueError("no picture of the data set can be used: there is nothing to load")
         return other
 
+    def in_order(self) -> "Loader":
+        """A loader of the same examples in the source's order, the last batch padded; shares this one's cache."""
+        other = copy.copy(self)
+        other.train = False
+        return other
+
+    @property
+    def kept(self) -> np.ndarray:
+        """int32 [n]: positions in the data source of the examples it hands out, ascending (see `without`)."""
+        return self._keep
+
+    @property
+    def pixels(self) -> str:
+        """How pictures become the pixels of a batch: the name of the function in `jaxclf.data.decode`."""
+        return (presized_pixels if self.presized else evaluation_pixels).__name__
+
     def order(self, epoch: int) -> np.ndarray:
         """int32 [batches * local batch size]: this shard's positions in the data source, -1 for padding."""
-        number = len(self._keep)
         if not self.train:
             order = self._keep
         elif self.sampling == "balanced":
             labels = self.dataset.labels[self._keep]
             order = self._keep[balanced_order(self.seed, epoch, labels, len(self.classes))]
         else:
-            order = self._keep[epoch_order(self.seed, epoch, number)]
-        total = len(self) * self.batch_size
-        order = np.concatenate([order, np.full(max(total - number, 0), PADDING, np.int32)])[:total]
+            order = self._keep[epoch_order(self.seed, epoch, len(self._keep))]
         start = self.shard_index * self.local_batch_size
-        return order.reshape(-1, self.batch_size)[:, start : start + self.local_batch_size].reshape(-1)
+        batches = batch_order(order, self.batch_size, train=self.train)
+        return batches[:, start : start + self.local_batch_size].reshape(-1)
 
     def epoch(self, epoch: int = 0, *, start_batch: int = 0) -> Batches:
         """The batches of epoch `epoch`, from number `start_batch` on."""

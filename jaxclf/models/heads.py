@@ -5,11 +5,12 @@ so features cached at `pooled` serve either. Heads compute in float32 whatever t
 nothing, and logits in bfloat16 would lose the digits that the loss needs.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 
 from jaxclf.models.norm import BatchNorm
 
@@ -19,6 +20,23 @@ HEADS = ("linear", "concat")
 _lecun_normal = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
 HeadKind = Literal["linear", "concat"]
+
+
+#: Up to so many outputs a dense layer's kernel is multiplied from its transposed form.
+MAX_NARROW = 256
+
+
+def narrow_product(x: jax.Array, kernel: jax.Array, dimension_numbers: Any, precision: Any = None) -> jax.Array:
+    """`x @ kernel`, [b, k] by [k, c], in a form whose gradient is fast on a CPU where c is small.
+
+    The kernel's gradient is then computed as (g^T x)^T and not as x^T g, which XLA's CPU backend runs up to six times
+    slower: batch 64, 2 outputs, 512 inputs 88 us against 16, 37 outputs 242 against 67, 1000 outputs alike. The barrier
+    keeps XLA from turning one into the other. Linen's `nn.Dense` takes it as its `dot_general`.
+    """
+    if kernel.shape[-1] > MAX_NARROW:
+        return lax.dot_general(x, kernel, dimension_numbers, precision=precision)
+    transposed = lax.optimization_barrier(kernel.T)  # [c, k]
+    return lax.dot_general(x, transposed, (((x.ndim - 1,), (1,)), ((), ())), precision=precision)
 
 
 def average_half(pooled: jax.Array) -> jax.Array:
@@ -42,7 +60,7 @@ class LinearHead(nn.Module):
         """Logits, float32 [b, num_classes], of pooled [b, 2c]. `mask` is not used: nothing here mixes examples."""
         x = average_half(pooled).astype(jnp.float32)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return nn.Dense(self.num_classes, kernel_init=_lecun_normal, name="fc")(x)
+        return nn.Dense(self.num_classes, kernel_init=_lecun_normal, dot_general=narrow_product, name="fc")(x)
 
 
 class ConcatHead(nn.Module):
@@ -70,4 +88,4 @@ class ConcatHead(nn.Module):
         x = nn.relu(nn.Dense(self.hidden, kernel_init=_lecun_normal, name="fc1")(x))  # [b, hidden]
         x = BatchNorm(name="bn2")(x, use_running_average=not train, mask=mask)
         x = nn.Dropout(self.dropouts[1], deterministic=not train)(x)
-        return nn.Dense(self.num_classes, kernel_init=_lecun_normal, name="fc2")(x)
+        return nn.Dense(self.num_classes, kernel_init=_lecun_normal, dot_general=narrow_product, name="fc2")(x)
