@@ -49,7 +49,7 @@ class Watched(NamedTuple):
 
 @contextlib.contextmanager
 def transfers_watched():
-    """Notes `jax.device_get`, and each value read without it, by float(), int(), bool() or item()."""
+    """Notes `jax.device_get`, and each value read without it, by float(), int() or bool()."""
     kind, noted, inside = type(jnp.zeros(())), [], []
     read, get = kind._value, jax.device_get
 
@@ -113,7 +113,7 @@ def test_nothing_is_read_from_the_device_between_logging_steps(watched):
 def test_the_watch_on_transfers_sees_them():
     one = jnp.ones(())
     with transfers_watched() as transfers:
-        float(one + 1), bool(one + 2), (one + 3).item(), jax.device_get(one + 4)
+        float(one + 1), bool(one + 2), int(one + 3), jax.device_get(one + 4)
     assert transfers == ["value"] * 3 + ["device_get"]
 
 
