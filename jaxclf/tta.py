@@ -249,7 +249,7 @@ def _weights(num_views: int, combine: Combine, beta: float | None) -> np.ndarray
 
 
 def _check_loader(loader: Any) -> None:
-    if hasattr(loader, "cut"):
+    if getattr(loader, "cut", None) is not None:
         raise ValueError(
             f"predict_tta cannot augment cached activations (of cut {loader.cut!r}): give it the Loader of the photos, "
             "or cache an augmented bank, whose views are in it"
