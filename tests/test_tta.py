@@ -97,7 +97,6 @@ def test_one_compilation_serves_all_views_and_every_file_is_read_once_more(tiny,
             name,
             lambda image, preprocess, f=original, name=name: (calls.append(name), f(image, preprocess))[1],
         )
-        getattr(loader_module, name).__name__ = name
     source = ImageFolder(photos / "valid")
     loader = make_loader(source, cache="memory")
     step = make_view_step(model, preprocess=loader.preprocess)
