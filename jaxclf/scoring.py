@@ -57,7 +57,8 @@ def score_calibration(predictions: Predictions, recipe: Recipe) -> dict[str, Any
         return None
     found = cross_fit_temperature(predictions, seed=recipe.seed, multi_label=recipe.multi_label)
     return {
-        "temperature": found.temperature,
+        # At a bound the examples do not say what it should be (all of them right, for example).
+        "temperature": 1.0 if found.at_bound else found.temperature,
         "at_bound": bool(found.at_bound),
         "loss_before": found.loss_before,
         "loss_after": found.loss_after,
