@@ -31,6 +31,7 @@ _EXPORTS = {
     "PretrainedConfig": "jaxclf.config",
     "Recipe": "jaxclf.config",
     "Settings": "jaxclf.config",
+    "Sweep": "jaxclf.sweep",
     "TfdsSource": "jaxclf.data.tfds",
     "TrainState": "jaxclf.state",
     "balanced_order": "jaxclf.order",
@@ -75,6 +76,7 @@ _EXPORTS = {
     "split_dataset": "jaxclf.data.splits",
     "stratified_split": "jaxclf.order",
     "suggest_lr": "jaxclf.lr_curve",
+    "sweep_heads": "jaxclf.sweep",
     "to_state_dict": "jaxclf.weights",
 }
 __all__ = ["__version__", *sorted(_EXPORTS)]

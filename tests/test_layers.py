@@ -30,7 +30,7 @@ LAYERS = {
     **dict.fromkeys(("models", "data"), 1),
     **dict.fromkeys(("weights", "groups", "optim"), 2),
     **dict.fromkeys(("state", "steps", "phases", "inference", "checkpoint", "loop"), 3),
-    **dict.fromkeys(("analysis", "lr_finder", "plots", "runs"), 4),
+    **dict.fromkeys(("analysis", "lr_finder", "plots", "runs", "sweep"), 4),
     **dict.fromkeys(("recipes", "setup", "recipe", "evaluation"), 5),
     "cli": 6,
     "__main__": 7,

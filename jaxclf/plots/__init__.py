@@ -9,6 +9,7 @@ from jaxclf.plots.history import plot_epochs, plot_loss_over_rate, plot_losses, 
 from jaxclf.plots.pictures import denormalize, show_batch, show_loader, training_batch
 from jaxclf.plots.rates import plot_lr_curve, plot_schedule
 from jaxclf.plots.style import save_figure
+from jaxclf.plots.sweep import plot_sweep
 
 __all__ = [
     "denormalize",
@@ -19,6 +20,7 @@ __all__ = [
     "plot_lr_curve",
     "plot_rates",
     "plot_schedule",
+    "plot_sweep",
     "read_rows",
     "save_figure",
     "show_batch",
