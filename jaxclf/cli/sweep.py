@@ -52,7 +52,7 @@ def sweep(
       own_order: give each seed its own order of the photos; slower, since heads then share no batches.
       out: folder for sweep.json and sweep.png, replacing older ones.
     """
-    options = {
+    options: dict[str, Any] = {
         "lrs": lrs,
         "weight_decays": weight_decays,
         "head": heads or (settings.head,),
@@ -74,7 +74,7 @@ def _sweep(data: str, settings: Settings, options: dict[str, Any], out: str) -> 
 
     if settings.weight_decay:
         raise UsageError("weight_decay is what is looked for; give --weight-decays to try")
-    common = {
+    common: dict[str, Any] = {
         "batch_size": settings.batch_size,
         "dropout": settings.dropout,
         "optimizer": settings.optimizer,
@@ -174,7 +174,9 @@ def _write_table(path: Path, result: Any, origin: dict[str, Any]) -> None:
 
     def plain(values: Any) -> Any:
         """JSON has no infinity: what diverged is null."""
-        return np.where(np.isfinite(values), values, None).tolist()
+        array = np.asarray(values, object)
+        array[~np.isfinite(values)] = None
+        return array.tolist()
 
     rows = [
         {name: value if isinstance(value, str) else plain(value) for name, value in row._asdict().items()}
@@ -226,7 +228,7 @@ def _show(terminal: Any, result: Any) -> None:
     )
     others = len(result.close) - 1
     if others:
-        terminal.note(f"{others} of {len(result.rows)} settings lie within one standard error of the best")
+        terminal.note(f"{others} others of {len(result.rows)} settings lie within one standard error of the best")
     best = result.best_row
     terminal.note(
         f"best, after {best.epochs:.3g} epochs: fit with --head {best.head} --lr {best.lr:.3g} --weight-decay "

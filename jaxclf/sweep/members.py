@@ -6,6 +6,7 @@ from head to head before its first product keeps that from happening, and then m
 concat head's BatchNorm, and orders of their own.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -121,6 +122,7 @@ def _orders(training: Training, members: Members, epoch: int, number: int) -> np
     return np.stack([own[int(seed)] for seed in members.seeds], axis=1)
 
 
+@functools.lru_cache(maxsize=8)  # chunks, and sweeps one after the other, run what is compiled
 def _make_epoch(training: Training, num_examples: int) -> Callable[..., Tree]:
     """The jitted `(state, examples, members, rows, epoch) -> state`: an epoch of steps, then the held-out figures."""
     apply: Callable[..., Any] = training.head.apply
