@@ -15,7 +15,7 @@ from jaxclf.models.head_init import create_head, init_head
 from jaxclf.optim import make_optimizer
 from jaxclf.order import epoch_order, k_folds
 from jaxclf.schedules import cosine
-from jaxclf.sweep.members import member_variables, train_members
+from jaxclf.sweep.members import _keep, member_variables, train_members
 from jaxclf.sweep.search import _chunk_size
 from jaxclf.sweep.table import SweepRow, choose, mean_and_error
 from jaxclf.sweep.training import Examples, Members, Training, bytes_per_member
@@ -274,6 +274,24 @@ def test_early_stopping_keeps_the_best_epoch():
         np.testing.assert_allclose(stopped.losses[number], losses[best, number], rtol=1e-6)
         close(member_variables(stopped, number), member_variables(history[best], number))
     assert stopped.epochs.min() < epochs and len(set(stopped.epochs.tolist())) > 1
+
+
+def test_patience_counts_epochs_without_a_new_lowest_loss():
+    """On losses made up for it: one comes back after two worse epochs, one is NaN, one only falls."""
+    losses = np.array([[1.0, 0.9, 0.95, 0.92, 0.5, 0.4], [np.nan] * 6, [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]], np.float32)
+    expected = {
+        2: ([2, 0, 6], [True, True, False]),
+        3: ([6, 0, 6], [False, True, False]),
+        None: ([6, 6, 6], [False] * 3),
+    }
+    for patience, (epochs, stopped) in expected.items():
+        state = {name: np.zeros(3, dtype) for name, dtype in (("accuracy", "f"), ("epoch", "i"), ("stopped", "?"))}
+        state |= {"loss": np.full(3, np.inf, np.float32), "best": {"kernel": np.zeros((3, 1), np.float32)}}
+        for epoch in range(6):
+            weights = {"kernel": np.full((3, 1), epoch + 1, np.float32)}
+            state = _keep(state, weights, losses[:, epoch], losses[:, epoch], epoch, patience)
+        assert state["epoch"].tolist() == epochs and state["stopped"].tolist() == stopped
+        assert state["best"]["kernel"][:, 0].tolist() == epochs, "the weights are those of the epoch"
 
 
 def test_logistic_regression_finds_the_same_loss():
