@@ -74,12 +74,12 @@ def bytes_per_member(training: Training, width: int, num_classes: int) -> int:
     kept = (2 + slots) * params + 2 * stats  # the current, the best, and the optimizer's
     passing = 3 * params  # gradient, update, and one copy
     rows = max(training.batch_size, BLOCK)
-    activations = 6 * num_classes
+    activations = 6 * num_classes * rows
     if isinstance(training.head, ConcatHead):
-        activations += 4 * width + 6 * training.head.hidden
+        activations += (4 * width + 6 * training.head.hidden) * rows
     elif training.head.dropout or training.own_order:
-        activations += 4 * width
-    return 4 * (2 * kept + passing + rows * activations)  # the state goes in and comes out
+        activations += 2 * width * training.batch_size  # only training has features of its own
+    return 4 * (2 * kept + passing + activations)  # the state goes in and comes out
 
 
 def init_shapes(head: LinearHead | ConcatHead, width: int) -> Tree:
