@@ -39,6 +39,7 @@ _EXPORTS = {
     "PretrainedConfig": "jaxclf.config",
     "Recipe": "jaxclf.config",
     "Settings": "jaxclf.config",
+    "Sweep": "jaxclf.sweep",
     "TfdsSource": "jaxclf.data.tfds",
     "TrainState": "jaxclf.state",
     "balanced_order": "jaxclf.order",
@@ -94,6 +95,7 @@ _EXPORTS = {
     "stratified_split": "jaxclf.order",
     "suggest_lr": "jaxclf.lr_curve",
     "summarize": "jaxclf.metrics",
+    "sweep_heads": "jaxclf.sweep",
     "to_state_dict": "jaxclf.weights",
     "top_losses": "jaxclf.analysis",
 }

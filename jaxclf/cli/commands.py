@@ -13,6 +13,7 @@ import tyro
 from jaxclf.cli.arguments import DataArgument, RunArgument, UsageError, Work, positional
 from jaxclf.cli.check import check
 from jaxclf.cli.find_lr import find_lr
+from jaxclf.cli.sweep import sweep
 from jaxclf.config import Recipe, Settings
 
 
@@ -288,6 +289,7 @@ def weights() -> Work:
 COMMANDS: dict[str, Callable[..., Work]] = {
     "fit": fit,
     "find-lr": find_lr,
+    "sweep": sweep,
     "evaluate": evaluate,
     "predict": predict,
     "check": check,
