@@ -176,6 +176,7 @@ class Settings:
       ema_decay: keep a running average of the weights, and use it; 0.999 is usual. None keeps none.
       bn_frozen: BatchNorm keeps its running statistics in all layers, not just in the frozen ones.
       threshold: probability from which a label counts as given, where a photo can have several.
+      tta_views: augmented views per validation photo for the test-time augmentation at the end; 0 leaves it out.
       resize: how photos become squares: "crop" the centre, "squish" the proportions, or "pad" with mirrored borders.
       on_bad_image: "skip" trains without the photos that cannot be read and lists them; "error" stops.
       on_bad_valid_image: the same for validation photos, whose loss would make figures incomparable.
@@ -206,6 +207,7 @@ class Settings:
     ema_decay: float | None = None
     bn_frozen: bool = False
     threshold: float = 0.5
+    tta_views: int = 4
     resize: ResizeName = "crop"
     on_bad_image: Literal["error", "skip"] = "error"
     on_bad_valid_image: Literal["error", "skip"] = "error"
@@ -227,6 +229,7 @@ class Settings:
         _require(1 <= self.accumulate <= self.batch_size, f"accumulate={self.accumulate} must lie in 1 .. batch_size")
         ema = self.ema_decay is None or 0 < self.ema_decay < 1
         _require(ema, f"ema_decay={self.ema_decay} must lie between 0 and 1, or be none")
+        _require(self.tta_views >= 0, f"tta_views={self.tta_views} must not be negative")
         _require(0 < self.threshold < 1, f"threshold={self.threshold} must lie between 0 and 1")
 
     @property
@@ -290,7 +293,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is Literal:
         _require(value in args, f"{where}={value!r} is not one of {', '.join(map(repr, args))}")
         return value
-    if origin is types.UnionType:
+    if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in args:
             return None
         return _convert(next(arg for arg in args if arg is not type(None)), value, where)

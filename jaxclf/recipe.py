@@ -140,11 +140,13 @@ def run_recipe(
     names = [splits.valid.name(int(index)) for index in latest.index]
     write_predictions(folder, latest, names, spec.classes)
     final = steps[-1]
-    with observer.task("augmenting validation pictures", 1):
+    tta = None
+    if recipe.tta_views:
         tta_started = time.perf_counter()
+        observer.note(f"test-time augmentation: the plain picture and {recipe.tta_views} views")
         tta = score_tta(model, variables, valid, recipe, latest, predict_step)
-    tta_step = {name: tta[name] for name in ("loss", "accuracy", "loss_difference")}
-    steps.append({"name": "test-time augmentation", "seconds": time.perf_counter() - tta_started, **tta_step})
+        brought = {name: tta[name] for name in ("loss", "accuracy", "loss_difference")}
+        steps.append({"name": "test-time augmentation", "seconds": time.perf_counter() - tta_started, **brought})
     test = None
     if splits.test is not None:
         test, submission = score_test(model, variables, splits.test, recipe, valid, predict_step)

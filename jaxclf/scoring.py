@@ -17,9 +17,6 @@ from jaxclf.steps import PredictStep
 from jaxclf.trees import Tree
 from jaxclf.tta import predict_tta
 
-#: Augmented views of test-time augmentation, beside the plain one.
-TTA_VIEWS = 4
-
 
 def difference(before: Predictions, after: Predictions, recipe: Recipe) -> dict[str, Any]:
     """`loss_difference`: [mean, standard error] of the per-image loss, after - before; below 0 is better."""
@@ -41,14 +38,14 @@ def score_tta(
         model,
         variables,
         loader,
-        num_views=TTA_VIEWS,
+        num_views=recipe.tta_views,
         augment=augment,
         seed=recipe.seed,
         multi_label=recipe.multi_label,
         predict_step=predict_step,
     )
     scores = summarize(views, multi_label=recipe.multi_label, threshold=recipe.threshold)
-    return {**scores, "num_views": TTA_VIEWS, "augment": augment, **difference(plain, views, recipe)}
+    return {**scores, "num_views": recipe.tta_views, "augment": augment, **difference(plain, views, recipe)}
 
 
 def score_calibration(predictions: Predictions, recipe: Recipe) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from jaxclf.recipe import run_recipe
 from jaxclf.runs import CHECKPOINTS, load_run
 from jaxclf.setup import Observer
 
-SETTINGS = {"arch": "resnet10t", "weights": "none", "image_size": 32, "batch_size": 8}
+SETTINGS = {"arch": "resnet10t", "weights": "none", "image_size": 32, "batch_size": 8, "tta_views": 0}
 
 
 class Notes(Observer):

@@ -25,7 +25,7 @@ from jaxclf.setup import Observer, resolve_precision
 from jaxclf.trees import MODULES, leaf_paths
 from jaxclf.weights import to_state_dict
 
-SETTINGS = Settings(arch="resnet10t", weights="none", image_size=32, batch_size=8)
+SETTINGS = Settings(arch="resnet10t", weights="none", image_size=32, batch_size=8, tta_views=0)
 
 
 @pytest.fixture(scope="module")
