@@ -1,9 +1,9 @@
 """The file of an exported classifier: a header that describes it, its program, and its arrays.
 
-Layout: magic (8 bytes), format version (uint32), sha256 of the header (32 bytes), size of the header (uint64), the header
-(JSON, with the size and the sha256 of what follows), the program (see `jaxclf.export`), the arrays (safetensors). All
-integers are little-endian. Nothing in it is Python, so nothing is run by reading it; the checksums find damage, and do
-not say who wrote a file.
+Layout: magic (8 bytes), format version (uint32), sha256 of the header (32 bytes), size of the header (uint64), the
+header (JSON, with the size and the sha256 of what follows), the program (see `jaxclf.export`) and the arrays (as
+safetensors). All integers are little-endian. Nothing in it is Python, so nothing is run by reading it; the checksums
+find damage, and do not say who wrote a file.
 """
 
 import dataclasses
@@ -47,7 +47,8 @@ class Description:
       classes: names, in the order of the probabilities.
       preprocess: how pictures are prepared.
       temperature: what the logits are divided by.
-      multi_label, threshold: whether pictures can have several labels, and from which probability on (at temperature 1).
+      multi_label: whether pictures can have several labels.
+      threshold: from which probability on, at temperature 1, a label counts.
       platforms: where it can run.
       jax_version: of the JAX that wrote its program.
     """

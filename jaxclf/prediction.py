@@ -48,7 +48,7 @@ def decide(
     reached = calibrated_threshold(threshold, temperature)
     for row in np.asarray(probabilities, np.float64):
         best = int(row.argmax())
-        chosen = np.flatnonzero(row >= reached) if multi_label else [best]
+        chosen = np.flatnonzero(row >= reached).tolist() if multi_label else [best]
         labels = tuple(classes[number] for number in chosen)
         yield Prediction("|".join(labels), float(row[best]), row, labels)
 

@@ -191,7 +191,7 @@ def _temperature(folder: Path, summary: Mapping[str, Any]) -> float:
     """What `summary.json` says of calibration: 1 where it says nothing."""
     calibration = summary.get("calibration")
     value = calibration.get("temperature", 1.0) if isinstance(calibration, Mapping) else 1.0
-    if not isinstance(value, int | float) or not 0.0 < value < float("inf"):
+    if type(value) not in (int, float) or not 0.0 < value < float("inf"):
         raise ValueError(
             f"the run in {folder} is damaged: {SUMMARY} gives the calibration temperature {value!r}, which is not a "
             "positive number"

@@ -174,27 +174,43 @@ def judge_pictures(
     """
     from jaxclf.data.loader import default_num_threads
 
+    rows = min(len(pictures), BATCH_SIZE)
+    with ThreadPoolExecutor(default_num_threads()) as pool:
+        for start in range(0, len(pictures), BATCH_SIZE):
+            batch = pictures[start : start + BATCH_SIZE]
+            yield from _judge_batch(judge, batch, start, rows, pool, on_bad)
+            on_progress(start + len(batch))
+            sys.stdout.flush()
+
+
+def _judge_batch(
+    judge: Judge,
+    pictures: Sequence[Any],
+    start: int,
+    batch_size: int,
+    pool: ThreadPoolExecutor,
+    on_bad: Callable[[str], None],
+) -> list[tuple[str, "Prediction"]]:
+    """A batch of `judge_pictures`, whose first picture has the number `start`; its pixels end with this function."""
+
     def read(picture: Any) -> tuple[np.ndarray, ...] | ValueError:
         try:
             return judge.read(picture)
         except ValueError as error:
             return error
 
-    batch_size = min(len(pictures), BATCH_SIZE)
-    with ThreadPoolExecutor(default_num_threads()) as pool:
-        for start in range(0, len(pictures), BATCH_SIZE):
-            batch = pictures[start : start + BATCH_SIZE]
-            results = list(pool.map(read, batch))
-            for result in results:
-                if isinstance(result, ValueError):
-                    on_bad(str(result))
-            good = [number for number, result in enumerate(results) if not isinstance(result, ValueError)]
-            if good:
-                arrays = tuple(np.stack(parts) for parts in zip(*(results[number] for number in good), strict=True))
-                found = judge.decide(judge.probabilities(arrays, np.array(good, np.int32) + start, batch_size))
-                yield from ((str(batch[number]), one) for number, one in zip(good, found, strict=True))
-            on_progress(start + len(batch))
-            sys.stdout.flush()
+    numbers, arrays = [], []
+    for number, result in enumerate(pool.map(read, pictures)):
+        if isinstance(result, ValueError):
+            on_bad(str(result))
+        else:
+            numbers.append(number)
+            arrays.append(result)
+    if not numbers:
+        return []
+    stacked = tuple(np.stack(parts) for parts in zip(*arrays, strict=True))
+    found = judge.decide(judge.probabilities(stacked, np.array(numbers, np.int32) + start, batch_size))
+    return [(str(pictures[number]), one) for number, one in zip(numbers, found, strict=True)]
 
 
 @contextlib.contextmanager
