@@ -15,7 +15,7 @@ from jaxclf.config import Preprocess
 from jaxclf.export import export_classifier, load_exported, lower_classifier
 from jaxclf.export_file import MAGIC, Description, is_export, read_export, write_export
 from jaxclf.metrics import label_probabilities, probabilities
-from jaxclf.models import create_classifier
+from jaxclf.models import ResNetConfig, create_classifier
 from jaxclf.prediction import calibrated_threshold, decide
 from jaxclf.steps import make_predict_step
 
@@ -134,6 +134,17 @@ def test_one_program_serves_all_platforms_and_batches(tiny, parts):
     for platform in ("cuda", "tpu"):
         alone = lower_classifier(*tiny, dataclasses.replace(description, platforms=(platform,)))
         assert alone.platforms == (platform,) and "stablehlo.convolution" in alone.mlir_module()
+
+
+def test_every_kind_of_network_has_a_symbolic_batch(parts):
+    """Whatever block, stem, shortcut and head; only shapes are needed for it."""
+    sizes = {"stem_width": 8, "stage_widths": (8, 8, 16, 16)}
+    kinds = {"stem": "deep", "downsample": "avg", "squeeze_excitation": True, "groups": 4}
+    model = create_classifier(ResNetConfig("odd", "bottleneck", (1, 1, 1, 1), **sizes, **kinds), 3, head="concat")
+    variables = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32))
+    description = dataclasses.replace(parts[0], preprocess=Preprocess(image_size=64))
+    exported = lower_classifier(model, variables, description)
+    assert str(exported.out_avals[0].shape) == "(b, 3)" and exported.platforms == ("cpu", "cuda", "tpu")
 
 
 def test_pixels_of_another_kind_are_refused(exported):

@@ -19,8 +19,8 @@ def export(
 ) -> Work:
     """Write a run's classifier to one file: network, classes, preprocessing and calibration, for any batch size.
 
-    `jaxclf predict FILE IMAGES` and, in Python, `jaxclf.load_exported(FILE).predict("cat.jpg")` read it; its
-    probabilities are the run's. For PyTorch, use `jaxclf weights export`.
+    Its probabilities are the run's. It is read by `jaxclf predict FILE IMAGES` and, in Python, by
+    jaxclf.load_exported("FILE").predict("cat.jpg"). For PyTorch, use `jaxclf weights export`.
 
     Example: jaxclf export runs/photos photos.jaxclf
 

@@ -46,7 +46,7 @@ def predict(
         folders.
       top: how many classes to print per photo.
       tta: judge each photo by the mean over itself and four augmented views of it, drawn as in the run's training.
-      format: how to print; json and csv print each photo as soon as its batch is done.
+      format: how to print. Each photo is printed when its batch is done, in all three.
     """
     return functools.partial(_predict, run, images, top, tta, format)
 
