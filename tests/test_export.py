@@ -210,6 +210,16 @@ def test_damage_anywhere_is_found(file, tmp_path, data):
     refused(tmp_path / "damaged", "damaged|cut short|format version|not a file that")
 
 
+@pytest.mark.parametrize(("part", "from_end"), [("program", 0.5), ("arrays", 0.0), ("arrays", 0.5)])
+def test_a_single_wrong_bit_names_the_part_it_is_in(file, parts, tmp_path, part, from_end):
+    content = bytearray(file.read_bytes())
+    packed = len(content) - content.index(parts[1]) - len(parts[1])
+    position = 1 + int(from_end * packed) if part == "arrays" else packed + len(parts[1]) // 2
+    content[-position] ^= 1
+    (tmp_path / "wrong").write_bytes(content)
+    refused(tmp_path / "wrong", f"damaged: its {part} does not match the checksum")
+
+
 def test_other_files_are_named_for_what_they_are(file, tmp_path):
     refused(tmp_path / "missing", "does not exist")
     refused(tmp_path, "is a folder")
