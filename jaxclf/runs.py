@@ -18,6 +18,7 @@ from jaxclf.data.decode import Picture, evaluation_pixels
 from jaxclf.files import write_atomic, write_npz
 from jaxclf.metrics import Predictions, label_probabilities, probabilities
 from jaxclf.models.classifier import Classifier, create_classifier
+from jaxclf.prediction import Prediction, decide
 from jaxclf.steps import make_predict_step
 from jaxclf.trees import Tree
 
@@ -136,22 +137,6 @@ def write_summary(out: Path, summary: Mapping[str, Any]) -> Path:
     return write_atomic(out / SUMMARY, json.dumps(summary, indent=1) + "\n")
 
 
-class Prediction(NamedTuple):
-    """What a run says of a picture.
-
-    Attributes:
-      label: the class; of a multi-label run, the labels in one string, "|" between them, "" for none.
-      probability: of the class; of a multi-label run, of its most probable label.
-      probabilities: float64 [c], in the order of the run's `classes`.
-      labels: the class as a tuple of one, or all labels whose probability reaches the run's threshold.
-    """
-
-    label: str
-    probability: float
-    probabilities: np.ndarray
-    labels: tuple[str, ...]
-
-
 class Run:
     """A finished run, ready to predict.
 
@@ -159,6 +144,7 @@ class Run:
       folder, recipe, summary: what the RUN folder holds.
       spec: the network and its preprocessing; `classes` are its classes.
       model, variables: for use with the functions of jaxclf.
+      temperature: what logits are divided by before they become probabilities, 1 where the run fit none.
     """
 
     def __init__(self, folder: Path, recipe: Recipe, summary: dict[str, Any], spec: ClassifierSpec, variables: Tree):
@@ -168,6 +154,7 @@ class Run:
         self.spec = spec
         self.classes = spec.classes
         self.variables = variables
+        self.temperature = _temperature(folder, summary)
         self.model = spec.create()
         self.predict_step = make_predict_step(self.model, preprocess=spec.preprocess)
 
@@ -190,22 +177,44 @@ class Run:
         for picture in pictures:
             buffer.append(picture)
             if len(buffer) == batch_size:
-                yield from self._predict_batch(np.stack(buffer), batch_size)
+                yield from self.decide(self.probabilities(np.stack(buffer), batch_size=batch_size))
                 buffer = []
         if buffer:
-            yield from self._predict_batch(np.stack(buffer), batch_size)
+            yield from self.decide(self.probabilities(np.stack(buffer), batch_size=batch_size))
 
-    def _predict_batch(self, images: np.ndarray, batch_size: int) -> Iterator[Prediction]:
-        padding = [(0, batch_size - len(images)), (0, 0), (0, 0), (0, 0)]
+    def probabilities(self, images: np.ndarray, *, batch_size: int | None = None) -> np.ndarray:
+        """uint8 [b, s, s, 3] `pixels` -> float64 [b, c] probabilities, calibrated by the run's temperature.
+
+        Args:
+          images: at least one picture.
+          batch_size: rows that the network sees; the missing ones are padding, so that one compile serves all.
+        """
+        padding = [(0, (batch_size or len(images)) - len(images)), (0, 0), (0, 0), (0, 0)]
         logits = jax.device_get(self.predict_step(self.variables, np.pad(images, padding)))[: len(images)]
-        rows = label_probabilities(logits) if self.spec.multi_label else probabilities(logits)
-        for row in rows:
-            best = int(row.argmax())
-            if self.spec.multi_label:
-                labels = tuple(self.classes[i] for i in np.flatnonzero(row >= self.spec.threshold))
-            else:
-                labels = (self.classes[best],)
-            yield Prediction("|".join(labels), float(row[best]), row, labels)
+        scaled = np.asarray(logits, np.float64) / self.temperature
+        return label_probabilities(scaled) if self.spec.multi_label else probabilities(scaled)
+
+    def decide(self, probabilities: np.ndarray) -> Iterator[Prediction]:
+        """The predictions that follow from calibrated `probabilities`."""
+        return decide(
+            probabilities,
+            self.classes,
+            multi_label=self.spec.multi_label,
+            threshold=self.spec.threshold,
+            temperature=self.temperature,
+        )
+
+
+def _temperature(folder: Path, summary: Mapping[str, Any]) -> float:
+    """What `summary.json` says of calibration: 1 where it says nothing."""
+    calibration = summary.get("calibration")
+    value = calibration.get("temperature", 1.0) if isinstance(calibration, Mapping) else 1.0
+    if type(value) not in (int, float) or not 0.0 < value < float("inf"):
+        raise ValueError(
+            f"the run in {folder} is damaged: {SUMMARY} gives the calibration temperature {value!r}, which is not a "
+            "positive number"
+        )
+    return float(value)
 
 
 def load_run(run: str | os.PathLike[str]) -> Run:

@@ -252,7 +252,7 @@ def test_recipe_from_a_file(trained, photos, tmp_path, capsys):
     )
 
 
-@pytest.mark.parametrize("command", ["fit", "evaluate", "predict", "demo"])
+@pytest.mark.parametrize("command", ["fit", "evaluate", "predict", "export", "demo"])
 def test_help_explains_itself(command, capsys):
     assert run(command, "--help") == 0
     printed = capsys.readouterr().out

@@ -1,19 +1,20 @@
 """The commands. Each function's signature and docstring are its flags and its help; each returns what to run."""
 
-import csv
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 import tyro
 
-from jaxclf.cli.arguments import DataArgument, RunArgument, UsageError, Work, positional
+from jaxclf.cli.arguments import DataArgument, RunArgument, UsageError, Work
 from jaxclf.cli.check import check
+from jaxclf.cli.export import export
 from jaxclf.cli.find_lr import find_lr
 from jaxclf.cli.sweep import sweep
+from jaxclf.cli.predict import predict
 from jaxclf.config import Recipe, Settings
 
 
@@ -152,114 +153,6 @@ def _evaluate(run: str, data: str, split: str, format: str, on_bad_image: Litera
     return 0
 
 
-def predict(
-    run: RunArgument,
-    images: Annotated[tuple[str, ...], tyro.conf.Positional, positional("IMAGES")],
-    /,
-    top: int = 1,
-    format: Literal["table", "json", "csv"] = "table",
-) -> Work:
-    """Class and probability of photos.
-
-    Example: jaxclf predict runs/photos cat.jpg holiday/*.jpg --top 3 --format csv
-
-    Args:
-      run: the RUN folder.
-      images: files, or folders, which are searched for pictures.
-      top: how many classes to print per photo.
-      format: how to print.
-    """
-    return functools.partial(_predict, run, images, top, format)
-
-
-def _predict(run_folder: str, images: tuple[str, ...], top: int, format: str) -> int:
-    from jaxclf.runs import load_run
-
-    if not images:
-        raise UsageError("no images were given; name files or folders after RUN")
-    if top < 1:
-        raise UsageError(f"top={top} must be at least 1")
-    paths = _picture_paths(images)
-    run = load_run(run_folder)
-    failed: list[str] = []
-    read: list[Path] = []
-
-    def pixels() -> Iterator[Any]:
-        for path in paths:
-            try:
-                picture = run.pixels(path)
-            except ValueError as error:
-                failed.append(str(error))
-                sys.stderr.write(f"jaxclf: skipped: {error}\n")
-                continue
-            read.append(path)
-            yield picture
-
-    batch_size = 1 if len(paths) == 1 else min(run.recipe.batch_size, 32)
-    predictions = run.predict_pixels(pixels(), batch_size=batch_size)
-    rows = (
-        (str(read[number]), prediction.label, _best(run.classes, prediction, top))
-        for number, prediction in enumerate(predictions)
-    )
-    WRITERS[format](rows)
-    if failed:
-        raise ValueError(f"{len(failed)} of {len(paths)} files could not be read (listed above)")
-    return 0
-
-
-def _picture_paths(images: tuple[str, ...]) -> list[Path]:
-    from jaxclf.data.sources import image_files
-
-    paths: list[Path] = []
-    for name in images:
-        path = Path(name)
-        if path.is_dir():
-            found = image_files(path)
-            if not found:
-                raise ValueError(f"folder {path} holds no pictures")
-            paths += found
-        else:
-            paths.append(path)
-    return paths
-
-
-#: File, its label (several with "|" between them), and (class, probability) of the most probable classes.
-Rows = Iterator[tuple[str, str, list[tuple[str, float]]]]
-
-
-def _best(classes: tuple[str, ...], prediction: Any, top: int) -> list[tuple[str, float]]:
-    """The `top` most probable classes; at least all those that a multi-label run gives the picture."""
-    count = max(top, len(prediction.labels))
-    return [(classes[i], float(prediction.probabilities[i])) for i in (-prediction.probabilities).argsort()[:count]]
-
-
-def _write_table(rows: Rows) -> None:
-    for file, label, best in rows:
-        none = "" if label else "no label; most probable: "
-        print(f"{file}  {none}" + "  ".join(f"{name} {probability:.4f}" for name, probability in best))  # noqa: T201
-
-
-def _write_csv(rows: Rows) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["file", "rank", "label", "probability"])
-    for file, _, best in rows:
-        for rank, (name, probability) in enumerate(best, 1):
-            writer.writerow([file, rank, name, f"{probability:.6f}"])
-
-
-def _write_json(rows: Rows) -> None:
-    separator = "["
-    for file, label, best in rows:
-        top = [{"label": name, "probability": probability} for name, probability in best]
-        row = {"file": file, "label": label, "probability": best[0][1], "top": top}
-        print(separator + json.dumps(row), end="")  # noqa: T201
-        separator = ",\n "
-    print("]" if separator != "[" else "[]")  # noqa: T201
-
-
-WRITERS: dict[str, Callable[[Rows], None]] = {"table": _write_table, "json": _write_json, "csv": _write_csv}
-
-
 def demo(out: str = "jaxclf-demo", seed: int = 0) -> Work:
     """Draw cats and dogs, train a classifier on them, and show what it learned. Needs no data and no network.
 
@@ -292,6 +185,7 @@ COMMANDS: dict[str, Callable[..., Work]] = {
     "sweep": sweep,
     "evaluate": evaluate,
     "predict": predict,
+    "export": export,
     "check": check,
     "weights": weights,
     "demo": demo,

@@ -1,0 +1,266 @@
+"""`jaxclf predict`: class and probability of any number of photos, batch by batch, in constant memory."""
+
+import contextlib
+import csv
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+import tyro
+
+from jaxclf.cli.arguments import UsageError, Work, positional
+
+if TYPE_CHECKING:
+    from jaxclf.export import ExportedClassifier
+    from jaxclf.prediction import Prediction
+    from jaxclf.runs import Run
+
+#: Pictures that are in memory at a time, and rows of the network's batch.
+BATCH_SIZE = 32
+#: Augmented views beside the plain one, as in `predict_tta`.
+NUM_VIEWS = 4
+
+
+def predict(
+    run: Annotated[str, tyro.conf.Positional, positional("RUN")],
+    images: Annotated[tuple[str, ...], tyro.conf.Positional, positional("IMAGES")],
+    /,
+    top: int = 1,
+    tta: bool = False,
+    format: Literal["table", "json", "csv"] = "table",
+) -> Work:
+    """Class and probability of photos. Any number of them takes no more memory than a few.
+
+    Probabilities are calibrated where the run fit a temperature. Photos that cannot be read are reported and skipped,
+    and make the exit code 1 at the end.
+
+    Example: jaxclf predict runs/photos cat.jpg 'holiday/**/*.jpg' --top 3 --format csv
+
+    Args:
+      run: the RUN folder, or a file from `jaxclf export`.
+      images: files; folders and zips, which are searched for pictures; patterns in quotes, where ** is any number of
+        folders.
+      top: how many classes to print per photo.
+      tta: judge each photo by the mean over itself and four augmented views of it, drawn as in the run's training.
+      format: how to print. Each photo is printed when its batch is done, in all three.
+    """
+    return functools.partial(_predict, run, images, top, tta, format)
+
+
+def _predict(run: str, images: tuple[str, ...], top: int, tta: bool, format: str) -> int:
+    from jaxclf.cli.pictures import find_pictures
+
+    if not images:
+        raise UsageError("no images were given; name files or folders after RUN")
+    if top < 1:
+        raise UsageError(f"top={top} must be at least 1")
+    pictures = find_pictures(images)
+    judge = open_judge(run, tta=tta)
+    failed = 0
+
+    def bad(reason: str) -> None:
+        nonlocal failed
+        failed += 1
+        sys.stderr.write(f"jaxclf: skipped: {reason}\n")
+
+    with _progress(len(pictures)) as advance:
+        judged = judge_pictures(judge, pictures, on_bad=bad, on_progress=advance)
+        WRITERS[format]((name, found.label, _best(judge.classes, found, top)) for name, found in judged)
+    if failed:
+        raise ValueError(f"{failed} of {len(pictures)} files could not be read (listed above)")
+    return 0
+
+
+class Judge(NamedTuple):
+    """What turns pictures into predictions: a run, a run with views, or an exported classifier.
+
+    Attributes:
+      classes: names of the classes.
+      read: picture -> the uint8 arrays that `probabilities` wants of it; ValueError where it cannot be read.
+      probabilities: (these arrays stacked, number of each picture, rows of the batch) -> float [n, c].
+      decide: float [n, c] -> one prediction per row.
+    """
+
+    classes: tuple[str, ...]
+    read: Callable[[Any], tuple[np.ndarray, ...]]
+    probabilities: Callable[[tuple[np.ndarray, ...], np.ndarray, int], np.ndarray]
+    decide: Callable[[np.ndarray], "Iterator[Prediction] | list[Prediction]"]
+
+
+def open_judge(run: str, *, tta: bool = False) -> Judge:
+    """Opens a RUN folder or an exported file.
+
+    Raises:
+      ValueError: if it is neither, or `tta` asks for views that it does not have.
+    """
+    from jaxclf.export_file import is_export
+    from jaxclf.runs import load_run
+
+    if not is_export(run):
+        loaded = load_run(run)
+        return _run_with_views(loaded) if tta else _from_pixels(loaded)
+    from jaxclf.export import load_exported
+
+    if tta:
+        raise UsageError(f"--tta needs a RUN folder: {run} is an exported file, which holds no augmentation")
+    return _from_pixels(load_exported(run))
+
+
+def _from_pixels(classifier: "Run | ExportedClassifier") -> Judge:
+    return Judge(
+        classifier.classes,
+        lambda picture: (classifier.pixels(picture),),
+        lambda images, _, batch_size: classifier.probabilities(images[0], batch_size=batch_size),
+        classifier.decide,
+    )
+
+
+def _run_with_views(run: "Run") -> Judge:
+    """The mean over the plain picture and its views, each view calibrated; a picture is decoded once for all of them.
+
+    The draws of a picture depend on its number alone.
+    """
+    import jax
+
+    from jaxclf.data.decode import evaluation_pixels, pixels, presized_pixels
+    from jaxclf.metrics import label_probabilities, probabilities
+    from jaxclf.tta import Views, combine_views, make_view_step
+
+    preprocess, several = run.spec.preprocess, run.spec.multi_label
+    augment = run.recipe.phases[-1].augment
+    if augment == "none":
+        raise UsageError(f"run {run.folder} was trained without augmentation, so there are no views; leave --tta away")
+    view_step = make_view_step(run.model, preprocess=preprocess, augment=augment)
+    key = jax.random.key(0)
+
+    def read(picture: Any) -> tuple[np.ndarray, ...]:
+        whole = pixels(picture)
+        return evaluation_pixels(whole, preprocess), presized_pixels(whole, preprocess)
+
+    def views(images: tuple[np.ndarray, ...], numbers: np.ndarray, batch_size: int) -> np.ndarray:
+        count = len(numbers)
+        plain, presized, index = (_padded(array, batch_size) for array in (*images, numbers))
+        logits = [run.predict_step(run.variables, plain)]
+        logits += [view_step(run.variables, presized, index, key, view) for view in range(1, NUM_VIEWS + 1)]
+        stacked = np.stack(jax.device_get(logits)).astype(np.float64)[:, :count] / run.temperature
+        combined = combine_views(Views(stacked, np.full(count, -1), numbers), multi_label=several)
+        return (label_probabilities if several else probabilities)(combined.logits)
+
+    return Judge(run.classes, read, views, run.decide)
+
+
+def _padded(array: np.ndarray, length: int) -> np.ndarray:
+    return np.pad(array, [(0, length - len(array)), *[(0, 0)] * (array.ndim - 1)])
+
+
+def judge_pictures(
+    judge: Judge,
+    pictures: Sequence[Any],
+    *,
+    on_bad: Callable[[str], None],
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> Iterator[tuple[str, "Prediction"]]:
+    """(name, prediction) of each picture that can be read, in order. One batch of pictures is in memory at a time.
+
+    Args:
+      judge: see `open_judge`.
+      pictures: paths or encoded pictures.
+      on_bad: called with the reason where a picture cannot be read.
+      on_progress: called with the number of pictures that are done, after each batch.
+    """
+    from jaxclf.data.loader import default_num_threads
+
+    rows = min(len(pictures), BATCH_SIZE)
+    with ThreadPoolExecutor(default_num_threads()) as pool:
+        for start in range(0, len(pictures), BATCH_SIZE):
+            batch = pictures[start : start + BATCH_SIZE]
+            yield from _judge_batch(judge, batch, start, rows, pool, on_bad)
+            on_progress(start + len(batch))
+            sys.stdout.flush()
+
+
+def _judge_batch(
+    judge: Judge,
+    pictures: Sequence[Any],
+    start: int,
+    batch_size: int,
+    pool: ThreadPoolExecutor,
+    on_bad: Callable[[str], None],
+) -> list[tuple[str, "Prediction"]]:
+    """A batch of `judge_pictures`, whose first picture has the number `start`; its pixels end with this function."""
+
+    def read(picture: Any) -> tuple[np.ndarray, ...] | ValueError:
+        try:
+            return judge.read(picture)
+        except ValueError as error:
+            return error
+
+    numbers, arrays = [], []
+    for number, result in enumerate(pool.map(read, pictures)):
+        if isinstance(result, ValueError):
+            on_bad(str(result))
+        else:
+            numbers.append(number)
+            arrays.append(result)
+    if not numbers:
+        return []
+    stacked = tuple(np.stack(parts) for parts in zip(*arrays, strict=True))
+    found = judge.decide(judge.probabilities(stacked, np.array(numbers, np.int32) + start, batch_size))
+    return [(str(pictures[number]), one) for number, one in zip(numbers, found, strict=True)]
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error, where that is a terminal and the results go elsewhere."""
+    if not sys.stderr.isatty() or sys.stdout.isatty():
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
+    # rich would send what is printed to standard output to the console of the bar.
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
+        task = bar.add_task("predicting", total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+#: File, its label (several with "|" between them), and (class, probability) of the most probable classes.
+Rows = Iterator[tuple[str, str, list[tuple[str, float]]]]
+
+
+def _best(classes: tuple[str, ...], prediction: "Prediction", top: int) -> list[tuple[str, float]]:
+    """The `top` most probable classes; at least all those that a multi-label run gives the picture."""
+    count = max(top, len(prediction.labels))
+    return [(classes[i], float(prediction.probabilities[i])) for i in (-prediction.probabilities).argsort()[:count]]
+
+
+def _write_table(rows: Rows) -> None:
+    for file, label, best in rows:
+        none = "" if label else "no label; most probable: "
+        print(f"{file}  {none}" + "  ".join(f"{name} {probability:.4f}" for name, probability in best))  # noqa: T201
+
+
+def _write_csv(rows: Rows) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["file", "rank", "label", "probability"])
+    for file, _, best in rows:
+        for rank, (name, probability) in enumerate(best, 1):
+            writer.writerow([file, rank, name, f"{probability:.6f}"])
+
+
+def _write_json(rows: Rows) -> None:
+    separator = "["
+    for file, label, best in rows:
+        top = [{"label": name, "probability": probability} for name, probability in best]
+        row = {"file": file, "label": label, "probability": best[0][1], "top": top}
+        print(separator + json.dumps(row), end="")  # noqa: T201
+        separator = ",\n "
+    print("]" if separator != "[" else "[]")  # noqa: T201
+
+
+WRITERS: dict[str, Callable[[Rows], None]] = {"table": _write_table, "json": _write_json, "csv": _write_csv}
