@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 #: Public name -> the module that defines it ("" for a module of jaxclf itself).
 _EXPORTS = {
+    "analysis": "",
     "augment": "",
     "groups": "",
     "losses": "",
@@ -39,10 +40,12 @@ _EXPORTS = {
     "balanced_order": "jaxclf.order",
     "check_data": "jaxclf.data.check",
     "classification_report": "jaxclf.metrics",
+    "compare_predictions": "jaxclf.analysis",
     "confusion_matrix": "jaxclf.analysis",
     "convert_state_dict": "jaxclf.weights",
     "create_classifier": "jaxclf.models",
     "create_train_state": "jaxclf.state",
+    "cross_fit_temperature": "jaxclf.analysis",
     "cutmix": "jaxclf.augment",
     "dataset_key": "jaxclf.data.fingerprints",
     "discriminative_lrs": "jaxclf.groups",
@@ -55,6 +58,7 @@ _EXPORTS = {
     "fit": "jaxclf.loop",
     "fold_datasets": "jaxclf.data.splits",
     "frozen_prefix": "jaxclf.trees",
+    "grad_cam": "jaxclf.gradcam",
     "init_variables": "jaxclf.models",
     "k_folds": "jaxclf.order",
     "layer_groups": "jaxclf.groups",
@@ -70,8 +74,12 @@ _EXPORTS = {
     "merge_variables": "jaxclf.weights",
     "mixup": "jaxclf.augment",
     "most_confused": "jaxclf.analysis",
+    "most_correct": "jaxclf.analysis",
+    "most_incorrect": "jaxclf.analysis",
+    "most_uncertain": "jaxclf.analysis",
     "open_data": "jaxclf.data.splits",
     "predict": "jaxclf.inference",
+    "predict_tta": "jaxclf.tta",
     "record_fingerprints": "jaxclf.data.fingerprints",
     "restore_checkpoint": "jaxclf.checkpoint",
     "run_recipe": "jaxclf.recipe",
@@ -81,6 +89,7 @@ _EXPORTS = {
     "stratified_split": "jaxclf.order",
     "suggest_lr": "jaxclf.lr_curve",
     "to_state_dict": "jaxclf.weights",
+    "top_losses": "jaxclf.analysis",
 }
 __all__ = ["__version__", *sorted(_EXPORTS)]
 

@@ -126,7 +126,7 @@ def fit(
         )
     program = make_phase_program(model, variables, phase, train, settings, phase_number=phase_number)
     if valid is not None:
-        check_labels(settings, valid)
+        check_labels(settings, valid.dataset)
         predict_step = predict_step or make_predict_step(model, preprocess=valid.preprocess, start=valid.cut)
     cycle_ends = cycle_boundaries(phase.cycle_epochs, phase.num_cycles, phase.cycle_mult)
     state = program.create_state(variables, phase, settings)
@@ -165,7 +165,8 @@ def fit(
         epochs.append(row)
         if on_epoch is not None:
             on_epoch(row, state)
-        if phase.patience is not None and best.epoch is not None and epoch - best.epoch >= phase.patience:
+        last = epoch + 1 == phase.num_epochs
+        if not last and phase.patience is not None and best.epoch is not None and epoch - best.epoch >= phase.patience:
             stopped = f"no lower validation loss in {phase.patience} epochs"
             break
     if phase.keep_best:
@@ -212,8 +213,8 @@ class _Log:
             lrs = ", ".join(f"{lr:.3g}" for lr in failed["lrs"])
             where = f"step {int(last['failed_at'])} of phase {self.phase.name!r} (learning rates {lrs})"
             raise NonFiniteLoss(
-                f"training diverged at {where}: the loss was {failed['loss']}, or its gradient was not finite. That "
-                "step was not applied; use a lower rate",
+                f"training diverged at {where}: the loss was {failed['loss']}, or its gradient or update was not "
+                "finite. That step was not applied; use a lower rate",
                 state,
             )
         momentum = self.program.momentum

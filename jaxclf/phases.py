@@ -9,7 +9,8 @@ import optax
 
 from jaxclf.augment import Mix, cutmix, make_augment, mixup
 from jaxclf.config import Phase, Settings
-from jaxclf.data.activations import ActivationLoader, AnyLoader, check_augment
+from jaxclf.data.activations import ActivationDataset, ActivationLoader, AnyLoader, check_augment
+from jaxclf.data.sources import DataSource
 from jaxclf.inference import to_device
 from jaxclf.losses import Loss, balanced_class_weights, make_loss
 from jaxclf.models.classifier import Classifier
@@ -151,7 +152,7 @@ def make_settings_loss(settings: Settings, train: AnyLoader) -> Loss:
     Raises:
       ValueError: for a loss that does not fit the data's labels, or class weights that need single labels.
     """
-    check_labels(settings, train)
+    check_labels(settings, train.dataset)
     weights = None
     if settings.class_weights == "balanced":
         if settings.multi_label:
@@ -161,13 +162,13 @@ def make_settings_loss(settings: Settings, train: AnyLoader) -> Loss:
     return make_loss(settings.loss, label_smoothing=settings.label_smoothing, class_weights=weights, focal_gamma=gamma)
 
 
-def check_labels(settings: Settings, loader: AnyLoader) -> None:
+def check_labels(settings: Settings, data: DataSource | ActivationDataset) -> None:
     """Raises ValueError unless the loss fits the data: one label per photo, or several."""
-    if loader.dataset.multi_label and not settings.multi_label:
+    if data.multi_label and not settings.multi_label:
         raise ValueError(
             f"photos of this data have several labels, which loss={settings.loss!r} cannot use; set --loss sigmoid"
         )
-    if settings.multi_label and not loader.dataset.multi_label:
+    if settings.multi_label and not data.multi_label:
         raise ValueError(
             f"loss={settings.loss!r} is for several labels per photo, and this data has one; set --loss softmax"
         )

@@ -16,7 +16,7 @@ from jaxclf.checkpoint import load_variables, read_metadata
 from jaxclf.config import Preprocess, Recipe, from_dict, from_json, to_json
 from jaxclf.data.decode import Picture, evaluation_pixels
 from jaxclf.files import write_atomic, write_npz
-from jaxclf.metrics import Predictions, probabilities
+from jaxclf.metrics import Predictions, label_probabilities, probabilities
 from jaxclf.models.classifier import Classifier, create_classifier
 from jaxclf.steps import make_predict_step
 from jaxclf.trees import Tree
@@ -39,6 +39,8 @@ class ClassifierSpec(NamedTuple):
     dropout: float
     precision: str
     preprocess: Preprocess
+    multi_label: bool = False
+    threshold: float = 0.5
 
     def create(self) -> Classifier:
         """The network, without its arrays."""
@@ -117,11 +119,19 @@ def write_summary(out: Path, summary: Mapping[str, Any]) -> Path:
 
 
 class Prediction(NamedTuple):
-    """A picture's class. `probabilities` is float64 [c], in the order of the run's `classes`."""
+    """What a run says of a picture.
+
+    Attributes:
+      label: the class; of a multi-label run, the labels in one string, "|" between them, "" for none.
+      probability: of the class; of a multi-label run, of its most probable label.
+      probabilities: float64 [c], in the order of the run's `classes`.
+      labels: the class as a tuple of one, or all labels whose probability reaches the run's threshold.
+    """
 
     label: str
     probability: float
     probabilities: np.ndarray
+    labels: tuple[str, ...]
 
 
 class Run:
@@ -170,9 +180,14 @@ class Run:
     def _predict_batch(self, images: np.ndarray, batch_size: int) -> Iterator[Prediction]:
         padding = [(0, batch_size - len(images)), (0, 0), (0, 0), (0, 0)]
         logits = jax.device_get(self.predict_step(self.variables, np.pad(images, padding)))[: len(images)]
-        for row in probabilities(logits):
+        rows = label_probabilities(logits) if self.spec.multi_label else probabilities(logits)
+        for row in rows:
             best = int(row.argmax())
-            yield Prediction(self.classes[best], float(row[best]), row)
+            if self.spec.multi_label:
+                labels = tuple(self.classes[i] for i in np.flatnonzero(row >= self.spec.threshold))
+            else:
+                labels = (self.classes[best],)
+            yield Prediction("|".join(labels), float(row[best]), row, labels)
 
 
 def load_run(run: str | os.PathLike[str]) -> Run:

@@ -21,8 +21,8 @@ class TrainState:
       params: the full parameter tree, frozen modules included.
       batch_stats: BatchNorm's running statistics.
       opt_state: the optimizer's state, for the trainable parameters only.
-      failed_at: int32 scalar, the step whose loss or gradient was not finite; -1 as long as there is none. That step
-        and all later ones change nothing.
+      failed_at: int32 scalar, the step whose loss, gradient or result was not finite; -1 as long as there is none.
+        That step and all later ones change nothing.
       ema: the running average of `variables`, if one is kept.
     """
 

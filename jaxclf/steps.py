@@ -45,8 +45,8 @@ def make_train_step(
     Only the trainable part of the parameters is differentiated: frozen modules run forward, with their running
     BatchNorm statistics, and are handed through untouched. The step's own key is `fold_in(key, state.step)`.
 
-    A step whose loss, gradient or statistics are not finite changes nothing but `state.failed_at`, which stops all
-    later steps too; so the state can be asked now and then instead of at every step.
+    A step whose loss, gradient or result is not finite changes nothing but `state.failed_at`, which stops all later
+    steps too; so the state can be asked now and then instead of at every step.
 
     Args:
       model: the classifier.
@@ -152,7 +152,8 @@ def make_train_step(
         updates, opt_state = optimizer.update(gradients, state.opt_state, trainable)
         proposed = (optax.apply_updates(trainable, updates), batch_stats, opt_state)
 
-        finite = jnp.isfinite(mean_loss) & _all_finite((gradients, batch_stats))
+        # The gradient by itself too: clipping and AdamW can make finite numbers of one that is not.
+        finite = jnp.isfinite(mean_loss) & _all_finite((gradients, proposed))
         applied = finite & (state.failed_at < 0)
         trained, batch_stats, opt_state = jax.tree.map(
             lambda new, old: jnp.where(applied, new, old), proposed, (trainable, state.batch_stats, state.opt_state)
@@ -163,7 +164,8 @@ def make_train_step(
         if ema_decay is not None and ema is not None:
             now = {"params": params, "batch_stats": batch_stats}
             decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
-            ema = jax.tree.map(lambda old, new: jnp.where(applied, decay * old + (1.0 - decay) * new, old), ema, now)
+            # Written as a difference, so that what is frozen stays to the bit.
+            ema = jax.tree.map(lambda old, new: jnp.where(applied, old + (1.0 - decay) * (new - old), old), ema, now)
         metrics = {
             "loss": mean_loss,
             "correct": (_correct(logits, jnp.asarray(batch.labels), multi_label) * mask).sum(),

@@ -13,7 +13,7 @@ from jaxclf.compilation import enable_compilation_cache
 enable_compilation_cache()
 
 # Need torch: they made the files beside them once.
-collect_ignore = ["torch_files/make.py", "lr_curves/make.py"]
+collect_ignore = ["torch_files/make.py", "lr_curves/make.py", "torch_steps/make.py"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"

@@ -16,14 +16,15 @@ from jaxclf.trees import MODULES, leaf_paths
 METADATA = {"classes": ["a", "b", "ü"], "progress": {"phase": 1, "epoch": 3, "seed": 7}}
 
 
-def make_state(tiny, frozen=(), optimizer="sgd"):
-    """A state whose every array is different from a fresh one's."""
+def make_state(tiny, frozen=(), optimizer="sgd", momentum=0.9, ema=False):
+    """A state whose every array is different from a fresh one's, and the average from the variables."""
     _, variables = tiny
     transform = make_optimizer(
-        variables["params"], schedules.constant(), (0.1,) * 3, frozen=frozen, optimizer=optimizer
+        variables["params"], schedules.constant(), (0.1,) * 3, frozen=frozen, optimizer=optimizer, momentum=momentum
     )
-    state = create_train_state(variables, transform, frozen=frozen)
-    return jax.tree.map(lambda leaf: leaf + jnp.asarray(3, leaf.dtype), state)
+    state = create_train_state(variables, transform, frozen=frozen, ema=ema)
+    state = jax.tree.map(lambda leaf: leaf + jnp.asarray(3, leaf.dtype), state)
+    return dataclasses.replace(state, ema=jax.tree.map(lambda leaf: 2 * leaf, state.ema))
 
 
 @pytest.fixture
@@ -39,13 +40,22 @@ def assert_same(a, b):
         np.testing.assert_array_equal(x, y)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_round_trip_is_bit_exact(tiny, tmp_path, optimizer):
-    state = make_state(tiny, MODULES[:2], optimizer)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"optimizer": "adamw", "momentum": schedules.one_cycle_momentum(9)}, {"ema": True}],
+    ids=["sgd", "adamw with a momentum schedule", "ema"],
+)
+def test_round_trip_is_bit_exact(tiny, tmp_path, options):
+    state = make_state(tiny, MODULES[:2], **options)
     path = save_checkpoint(tmp_path / "c", state, METADATA)
     assert read_metadata(path) == METADATA
     target = jax.eval_shape(lambda: state)
     assert_same(restore_checkpoint(path, target), state)
+    assert_same(load_variables(path), state.averaged)
+    if "ema" in options:
+        assert_same(load_variables(path), state.ema)
+        with pytest.raises(ValueError, match="training/raw/.*: in the checkpoint only"):
+            restore_checkpoint(path, dataclasses.replace(target, ema=None))
 
 
 def test_variables_alone(saved):

@@ -61,6 +61,12 @@ def test_bad_json(text):
         {"weight_decay": -1.0},
         {"clip_norm": 0.0},
         {"label_smoothing": 1.0},
+        {"focal_gamma": -1.0},
+        {"mixup": -0.1},
+        {"accumulate": 0},
+        {"accumulate": 65},
+        {"ema_decay": 1.0},
+        {"threshold": 0.0},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -79,11 +85,22 @@ def test_settings_out_of_range_name_the_field(change):
         ({"lrs": (float("nan"),)}, "finite"),
         ({"augment": "upside_down"}, "augment='upside_down'"),
         ({"num_cycles": 0}, "num_cycles=0"),
+        ({"schedule": "linear"}, "schedule='linear'"),
+        ({"schedule": "one_cycle", "num_cycles": 2}, "num_cycles=2 must be 1"),
+        ({"pct_start": 1.0}, "pct_start=1.0"),
+        ({"div": 0.5}, "div=0.5"),
+        ({"warmup_steps": -1}, "warmup_steps=-1"),
+        ({"patience": 0}, "patience=0"),
     ],
 )
 def test_phases_out_of_range(change, message):
     with pytest.raises(ValueError, match=message):
         Phase(**{"name": "a", "lrs": (0.1,), **change})
+
+
+def test_mixup_and_cutmix_exclude_each_other():
+    with pytest.raises(ValueError, match="exclude each other"):
+        Settings(mixup=0.4, cutmix=1.0)
 
 
 def test_preprocess_checks():

@@ -30,13 +30,13 @@ LAYERS = {
     **dict.fromkeys(("models", "data"), 1),
     **dict.fromkeys(("weights", "groups", "optim"), 2),
     **dict.fromkeys(("state", "steps", "phases", "inference", "checkpoint", "loop", "scanned"), 3),
-    **dict.fromkeys(("analysis", "features", "lr_finder", "plots", "runs"), 4),
-    "recipe": 5,
+    **dict.fromkeys(("analysis", "features", "gradcam", "lr_finder", "plots", "runs", "tta"), 4),
+    **dict.fromkeys(("recipes", "setup", "recipe", "evaluation"), 5),
     "cli": 6,
     "__main__": 7,
 }
 #: Layers whose modules may import each other (a chain, not a circle); in layer 4 none imports another.
-CHAINED = {0, 1, 2, 3, 6}
+CHAINED = {0, 1, 2, 3, 5, 6}
 #: Only these may import these.
 OWNERS = {
     "flax": {"models"},

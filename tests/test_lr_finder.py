@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from test_loop import coloured
 
-from jaxclf import lr_finder
+from jaxclf import lr_finder, phases
 from jaxclf.config import Settings
 from jaxclf.data.loader import Loader
 from jaxclf.loop import Progress
@@ -150,7 +150,7 @@ def test_the_reason_and_the_end_are_those_of_the_rule(watched, loud):
 
 
 def test_a_loss_that_is_not_finite_ends_the_test(tiny, monkeypatch):
-    original = lr_finder.make_train_step
+    original = phases.make_train_step
 
     def make(*args, **kwargs):
         step, count = original(*args, **kwargs), iter(range(100))
@@ -161,7 +161,7 @@ def test_a_loss_that_is_not_finite_ends_the_test(tiny, monkeypatch):
 
         return wrapped
 
-    monkeypatch.setattr(lr_finder, "make_train_step", make)
+    monkeypatch.setattr(phases, "make_train_step", make)
     found = find(tiny, **QUIET)
     assert found.reason == "the loss is nan at step 13" and len(found.lrs) == len(found.losses) == 13
     assert np.isfinite(found.smoothed).all()
@@ -170,7 +170,7 @@ def test_a_loss_that_is_not_finite_ends_the_test(tiny, monkeypatch):
 def test_the_reported_rates_are_those_of_the_optimizer(tiny, monkeypatch):
     """`group_lrs` against what the steps themselves report, at every step; a frozen group keeps its share."""
     reported = []
-    original = lr_finder.make_train_step
+    original = phases.make_train_step
 
     def make(*args, **kwargs):
         step = original(*args, **kwargs)
@@ -182,7 +182,7 @@ def test_the_reported_rates_are_those_of_the_optimizer(tiny, monkeypatch):
 
         return wrapped
 
-    monkeypatch.setattr(lr_finder, "make_train_step", make)
+    monkeypatch.setattr(phases, "make_train_step", make)
     found = find(tiny, lrs=(0.0004, 0.004, 0.04), frozen=MODULES[:3], **QUIET)
     np.testing.assert_allclose(np.array(jax.device_get(reported)), found.group_lrs, rtol=1e-5)
     np.testing.assert_allclose(found.group_lrs[:, :2], found.lrs[:, None] * [0.01, 0.1], rtol=1e-12)
@@ -209,7 +209,7 @@ def test_the_data_come_as_often_as_needed_in_an_order_of_their_own():
         ({"lrs": ()}, "lrs=()"),
         ({"lrs": (1.0, 1.0, 0.0)}, "the last positive"),
         ({"lrs": (-1.0, 1.0)}, "none negative"),
-        ({"lrs": (1.0,) * 4}, "4 learning rates"),
+        ({"lrs": (1.0,) * 4}, "1, 2, 3 or 6 rates"),
         ({"frozen": MODULES}, "nothing is left to train"),
         ({"frozen": ("stage2",)}, "prefix"),
         ({"fetch_every": 0}, "fetch_every=0"),

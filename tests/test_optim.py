@@ -86,6 +86,26 @@ def test_equal_rates_are_plain_sgd_to_the_bit(num_groups):
     assert same(run(ours, PARAMS, GRADIENTS), run(plain, PARAMS, GRADIENTS))
 
 
+def test_momentum_follows_its_schedule():
+    """Nesterov by hand: m_t = mu(t) m_(t-1) + g, and a move by g + mu(t) m_t."""
+    momentum = schedules.one_cycle_momentum(4, pct_start=0.5, high=0.9, low=0.1)
+    moved = run(make_optimizer(PARAMS, schedules.constant(), (0.01,), momentum=momentum), PARAMS, GRADIENTS)
+    trace, expected = 0.0, jax.tree.map(np.asarray, PARAMS)
+    for mu in (0.9, 0.5, 0.1, 0.5):
+        trace = mu * trace + 1.0  # in gradients, which are the same at every step
+        expected = jax.tree.map(lambda p, g, by=1.0 + mu * trace: p - 0.01 * by * g, expected, GRADIENTS)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), moved, expected)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_momentum_that_stays_is_plain_momentum(name):
+    fixed, scheduled = (
+        run(make_optimizer(PARAMS, schedules.constant(), (0.01,), optimizer=name, momentum=momentum), PARAMS, GRADIENTS)
+        for momentum in (0.9, lambda step: jnp.float32(0.9))
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), fixed, scheduled)
+
+
 def test_each_group_moves_at_its_own_rate():
     lrs = (0.0, 0.01, 0.1)
     moved = run(make_optimizer(PARAMS, schedules.constant(), lrs, momentum=0.0), PARAMS, GRADIENTS, steps=1)
@@ -155,6 +175,7 @@ def test_clipping_is_global_over_groups():
         ({"optimizer": "lion"}, "'lion'"),
         ({"clip_norm": 0.0}, "clip_norm=0.0"),
         ({"weight_decay": -1.0}, "weight_decay=-1.0"),
+        ({"momentum": 1.0}, "momentum=1.0"),
         ({"frozen": ("head",)}, "not a prefix"),
     ],
 )

@@ -56,6 +56,18 @@ def test_the_second_block_of_python_makes_phases():
     assert scope["everything"].num_epochs == 7 and scope["head"].frozen[-1] == "stage4"
 
 
+def test_the_third_block_of_python_draws(home):
+    import jaxclf
+    from jaxclf.loop import FitResult
+
+    source = jaxclf.ImageFolder("photos/train")
+    train = jaxclf.Loader(source, batch_size=8, image_size=32, train=True)
+    row = {"kind": "epoch", "phase": "head", "epoch": 0, "step": 3, "train_loss": 1.0, "train_accuracy": 0.5}
+    result = FitResult(None, [], [row | {"valid_loss": 1.0, "valid_accuracy": 0.5}], None, 0, "")
+    exec(re.findall(r"```python\n(.*?)```", README, re.DOTALL)[2], {"jaxclf": jaxclf, "train": train, "result": result})
+    assert (home / "batch.png").stat().st_size > 1000 and (home / "epochs.png").stat().st_size > 1000
+
+
 def test_fit_folder_script(photos, monkeypatch, capsys):
     script = str(REPOSITORY / "scripts" / "fit_folder.py")
     monkeypatch.setattr(sys, "argv", [script, str(photos), "--image-size", "32", "--batch-size", "8", "--epochs", "1"])

@@ -15,10 +15,13 @@ import jaxclf
 from jaxclf.checkpoint import load_variables, read_metadata
 from jaxclf.config import Recipe, Settings, from_json
 from jaxclf.data.splits import open_data
+from jaxclf.evaluation import evaluate_run
 from jaxclf.metrics import Predictions, summarize
 from jaxclf.models import create_classifier, init_variables
-from jaxclf.recipe import Observer, evaluate_run, head_only, resolve_precision, run_recipe, two_phase
+from jaxclf.recipe import run_recipe
+from jaxclf.recipes import head_only, two_phase
 from jaxclf.runs import load_run
+from jaxclf.setup import Observer, resolve_precision
 from jaxclf.trees import MODULES, leaf_paths
 from jaxclf.weights import to_state_dict
 
@@ -78,7 +81,7 @@ def test_the_checkpoint_holds_what_a_resume_needs(scratch_run):
     record = json.loads((out / summary["checkpoint"] / "_CHECKPOINT_METADATA").read_text())["custom_metadata"]
     parts = record["manifest"]
     assert {path.split("/")[0] for path in parts["variables"]} == {"params", "batch_stats"}
-    assert {path.split("/")[0] for path in parts["training"]} == {"step", "opt_state"}
+    assert {path.split("/")[0] for path in parts["training"]} == {"step", "opt_state", "failed_at"}
     assert sum("trace" in path for path in parts["training"]) == sum("params" in path for path in parts["variables"])
 
 

@@ -84,6 +84,7 @@ FACTORIES = {
     "exponential": lambda: schedules.exponential(37, initial=1e-3),
     "sgdr": lambda: schedules.sgdr(7, 3, cycle_mult=2, final=0.05, warmup_steps=2),
     "one_cycle": lambda: schedules.one_cycle(37),
+    "one_cycle_momentum": lambda: schedules.one_cycle_momentum(37),
 }
 
 
@@ -121,6 +122,46 @@ def test_one_cycle_agrees_with_optax():
     theirs = optax.cosine_onecycle_schedule(100, 1.0, pct_start=0.25, div_factor=25.0, final_div_factor=1e5 / 25.0)
     steps = np.arange(105)
     np.testing.assert_allclose(ours(steps), [theirs(step) for step in steps], rtol=1e-4, atol=1e-6)
+
+
+shapes = st.tuples(st.integers(2, 300), st.floats(0.01, 0.99), st.floats(1.01, 50.0), st.floats(1.01, 1e6))
+
+
+@given(shapes)
+def test_one_cycle_rises_to_one_then_falls_and_holds(shape):
+    num_steps, pct_start, div, div_final = shape
+    schedule = schedules.one_cycle(num_steps, pct_start=pct_start, div=div, div_final=div_final)
+    values = np.asarray(schedule(np.arange(310)))
+    peak = int(values.argmax())
+    assert values[peak] == 1.0 and 1 <= peak < num_steps
+    assert abs(peak - pct_start * num_steps) <= 1.0
+    assert values[0] == np.float32(1 / div)
+    assert (np.diff(values[: peak + 1]) >= 0).all() and (np.diff(values[peak:]) <= 0).all()
+    assert (values[num_steps:] == values[num_steps]).all() and values.min() > 0.0
+    np.testing.assert_allclose(values[num_steps], 1 / div_final, rtol=1e-6)
+
+
+@given(shapes, st.floats(0.0, 0.9), st.floats(0.0, 0.09))
+def test_momentum_is_the_mirror_image_of_one_cycle(shape, low, width):
+    """high - (high - low) * how far the rate is from its end to its maximum, on either side."""
+    num_steps, pct_start, _, _ = shape
+    high, at = low + width, np.arange(310)
+    momentum = schedules.one_cycle_momentum(num_steps, pct_start=pct_start, high=high, low=low)
+    rates = np.asarray(schedules.one_cycle(num_steps, pct_start=pct_start, div=1e6, div_final=1e6)(at), np.float64)
+    values = np.asarray(momentum(at))
+    np.testing.assert_allclose(values, high - width * rates, rtol=1e-5, atol=2e-6)
+    assert values[0] == values[num_steps] == values[-1] == np.float32(high) and values[rates.argmax()] == np.float32(
+        low
+    )
+
+
+def test_one_cycle_is_exact_at_far_boundaries():
+    """A rise of 2.5 of ten million steps, where a float32 has no room for halves any more."""
+    rate, momentum = (jax.jit(make(10_000_000)) for make in (schedules.one_cycle, schedules.one_cycle_momentum))
+    for step, multiplier, value in ((0, 0.04, 0.95), (2_500_000, 1.0, 0.85), (10_000_000, 1e-5, 0.95)):
+        assert rate(step) == np.float32(multiplier) and momentum(step) == np.float32(value)
+    ends = rate(9_999_999), rate(10_000_001)
+    assert ends[0] >= ends[1] == np.float32(1e-5)
 
 
 def test_one_cycle_ends():
@@ -169,6 +210,11 @@ def test_one_step_cycles_are_always_one():
         (lambda: schedules.exponential(9, initial=0.0), "initial=0.0"),
         (lambda: schedules.one_cycle(9, pct_start=1.0), "pct_start=1.0"),
         (lambda: schedules.one_cycle(9, div=0.5), "div=0.5"),
+        (lambda: schedules.one_cycle(1), "num_steps=1"),
+        (lambda: schedules.one_cycle_momentum(1), "num_steps=1"),
+        (lambda: schedules.one_cycle_momentum(9, pct_start=0.0), "pct_start=0.0"),
+        (lambda: schedules.one_cycle_momentum(9, high=1.0), "high=1.0"),
+        (lambda: schedules.one_cycle_momentum(9, low=0.96), "low=0.96"),
     ],
 )
 def test_bad_arguments_are_named(make, argument):

@@ -1,11 +1,14 @@
 """One train step: what it computes, what it leaves alone, and what it costs."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxclf import schedules
+from jaxclf.augment import make_augment
 from jaxclf.config import Preprocess
 from jaxclf.data.loader import Batch
 from jaxclf.losses import softmax_cross_entropy
@@ -16,8 +19,8 @@ from jaxclf.steps import make_predict_step, make_train_step
 from jaxclf.trees import MODULES, leaf_paths, partition
 
 PREPROCESS = Preprocess(image_size=32)
-GENERATOR = np.random.default_rng(0)
 KEY = jax.random.key(1)
+AUGMENT = make_augment("side_on", 32)
 
 
 def make_batch(size=8, padding=0):
@@ -33,14 +36,23 @@ def make_batch(size=8, padding=0):
     )
 
 
-def setup(tiny, frozen=(), **kwargs):
+#: What `setup` has built, so that tests that want the same step compile it once.
+BUILT = {}
+
+
+def setup(tiny, frozen=(), lrs=(0.01, 0.02, 0.03), clip_norm=None, **options):
+    """A train step, shared by all tests that ask for the same one, and a fresh state."""
     model, variables = tiny
-    schedule = schedules.sgdr(10, 1)
-    options = {name: kwargs.pop(name) for name in ("clip_norm",) if name in kwargs}
-    lrs = (0.01, 0.02, 0.03)
-    optimizer = make_optimizer(variables["params"], schedule, lrs, frozen=frozen, **options)
-    step = make_train_step(model, optimizer, preprocess=PREPROCESS, schedule=schedule, lrs=lrs, frozen=frozen, **kwargs)
-    return step, create_train_state(variables, optimizer, frozen=frozen)
+    key = (frozen, lrs, clip_norm, tuple(sorted(options.items())))
+    if key not in BUILT:
+        schedule = schedules.sgdr(10, 1)
+        optimizer = make_optimizer(variables["params"], schedule, lrs, frozen=frozen, clip_norm=clip_norm)
+        step = make_train_step(
+            model, optimizer, preprocess=PREPROCESS, schedule=schedule, lrs=lrs, frozen=frozen, **options
+        )
+        BUILT[key] = step, optimizer
+    step, optimizer = BUILT[key]
+    return step, create_train_state(variables, optimizer, frozen=frozen, ema="ema_decay" in options)
 
 
 def changed(before, after):
@@ -56,9 +68,10 @@ def of_modules(tree, modules):
 def test_frozen_modules_stay_to_the_bit_and_the_others_all_move(tiny, number):
     frozen = MODULES[:number]
     _, variables = tiny
-    step, state = setup(tiny, frozen, clip_norm=1.0)
+    step, state = setup(tiny, frozen)
     for _ in range(2):
         state, _ = step(state, make_batch(), KEY)
+    assert not any(leaf.is_deleted() for _, leaf in leaf_paths(variables)), "the caller's arrays survive donation"
     trainable = set(MODULES) - set(frozen)
     assert changed(variables["params"], state.params) == of_modules(variables["params"], trainable)
     assert changed(variables["batch_stats"], state.batch_stats) == of_modules(variables["batch_stats"], trainable)
@@ -114,7 +127,7 @@ def test_padding_changes_nothing(tiny, frozen):
 def test_metrics(tiny):
     model, variables = tiny
     step, state = setup(tiny, MODULES[:5])
-    batch = make_batch(padding=2)
+    batch = make_batch(padding=5)
     logits = make_predict_step(model, preprocess=PREPROCESS)(variables, batch.inputs)
     state, metrics = step(state, batch, KEY)
     assert metrics["count"] == 8
@@ -123,14 +136,6 @@ def test_metrics(tiny):
     _, metrics = step(state, batch, KEY)
     factor = float(schedules.sgdr(10, 1)(1))
     np.testing.assert_allclose(metrics["lrs"], np.array([0.01, 0.02, 0.03]) * factor, rtol=1e-6)
-
-
-def test_the_callers_arrays_survive_donation(tiny):
-    _, variables = tiny
-    step, state = setup(tiny)
-    for _ in range(2):
-        state, _ = step(state, make_batch(), KEY)
-    assert not any(leaf.is_deleted() for _, leaf in leaf_paths(variables["params"]))
 
 
 def count_products(jaxpr) -> int:
@@ -177,24 +182,13 @@ def test_flops_fall_with_every_frozen_module():
     assert relative[5] < 0.4
 
 
-def test_dropout_and_augmentation_follow_the_key(tiny):
-    from jaxclf.augment import make_augment
-
+def test_augmentation_follows_the_key_and_the_step_number(tiny):
+    step, state = setup(tiny, MODULES[:5], augment=AUGMENT)
     losses = []
-    for key in (KEY, KEY, jax.random.key(2)):
-        step, state = setup(tiny, MODULES[:5], augment=make_augment("side_on", 32))
-        _, metrics = step(state, make_batch(), key)
-        losses.append(float(metrics["loss"]))
-    assert losses[0] == losses[1] != losses[2]
-
-
-def test_the_step_number_is_part_of_the_key(tiny):
-    from jaxclf.augment import make_augment
-
-    step, state = setup(tiny, MODULES[:5], augment=make_augment("side_on", 32))
-    later = jax.tree.map(jnp.array, state)
-    later = type(state)(later.step + 1, later.params, later.batch_stats, later.opt_state)
-    assert float(step(state, make_batch(), KEY)[1]["loss"]) != float(step(later, make_batch(), KEY)[1]["loss"])
+    for key, number in ((KEY, 0), (KEY, 0), (jax.random.key(2), 0), (KEY, 1)):
+        fresh = dataclasses.replace(jax.tree.map(jnp.array, state), step=jnp.int32(number))
+        losses.append(float(step(fresh, make_batch(), key)[1]["loss"]))
+    assert losses[0] == losses[1] and len(set(losses)) == 3
 
 
 def test_state_holds_arrays_only(tiny):

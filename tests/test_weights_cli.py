@@ -9,7 +9,8 @@ from test_cli import fails, run
 
 from jaxclf.config import Settings
 from jaxclf.models import create_classifier, init_variables, list_archs
-from jaxclf.recipe import run_recipe, two_phase
+from jaxclf.recipe import run_recipe
+from jaxclf.recipes import two_phase
 from jaxclf.runs import load_run
 from jaxclf.trees import leaf_paths
 from jaxclf.weights import load_weights, to_state_dict

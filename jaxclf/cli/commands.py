@@ -27,16 +27,18 @@ def fit(
     plan: bool = False,
     overwrite: bool = False,
 ) -> Work:
-    """Train a classifier on a folder of photos, and write a RUN folder.
+    """Train a classifier on photos, and write a RUN folder.
 
-    DATA holds train/CLASS/* and valid/CLASS/* (or val, validation), or just CLASS/*: then a share of each class is
-    held back for validation. With pretrained weights the head is trained first, then all layers at lower rates for the
+    DATA is a folder, or a zip of one, that holds train/CLASS/* and valid/CLASS/* (or val, validation), or just
+    CLASS/*: then a share of each class is held back for validation. Or a CSV file with the columns file,label[,split],
+    where "|" stands between several labels (train those with --loss sigmoid). Or tfds:NAME, a prepared data set of
+    tensorflow-datasets. With pretrained weights the head is trained first, then all layers at lower rates for the
     earlier ones; without, all layers at one rate.
 
     Example: jaxclf fit photos --out runs/photos --arch resnet18 --weights none --image-size 96
 
     Args:
-      data: folder of photos.
+      data: folder, zip or CSV of photos, or tfds:NAME.
       out: the RUN folder to make.
       recipe: "two-phase", "head-only", or the recipe.json of another run, which brings its own settings and phases.
       lr: learning rate of the last layer group; none takes 0.01 with pretrained weights, 0.05 without.
@@ -74,7 +76,7 @@ def _fit(
 def _recipe(name: str, settings: Settings, lr: float | None, epochs: int | None) -> Recipe:
     from jaxclf.config import from_json
     from jaxclf.models import get_config
-    from jaxclf.recipe import RECIPES
+    from jaxclf.recipes import RECIPES
 
     if name in RECIPES:
         try:
@@ -99,8 +101,9 @@ def evaluate(
     /,
     split: Literal["auto", "train", "valid", "all"] = "auto",
     format: Literal["table", "json"] = "table",
+    on_bad_image: Literal["error", "skip"] = "error",
 ) -> Work:
-    """Loss and accuracy of a run on a folder of labelled photos.
+    """Loss and accuracy of a run on labelled photos.
 
     On the data the run was trained on, these are the figures of its validation pictures, the same as in summary.json.
 
@@ -111,19 +114,27 @@ def evaluate(
       data: folder of photos, as for fit.
       split: which part; "auto" is the validation part, or everything where DATA is new and has none.
       format: how to print.
+      on_bad_image: "skip" leaves out photos that cannot be read and lists them; the figures are then not those of the
+        whole data set.
     """
-    return functools.partial(_evaluate, run, data, split, format)
+    return functools.partial(_evaluate, run, data, split, format, on_bad_image)
 
 
-def _evaluate(run: str, data: str, split: str, format: str) -> int:
-    from jaxclf.recipe import evaluate_run
+def _evaluate(run: str, data: str, split: str, format: str, on_bad_image: Literal["error", "skip"]) -> int:
+    from jaxclf.evaluation import evaluate_run
     from jaxclf.runs import load_run
 
-    result = evaluate_run(load_run(run), data, split)
+    result = evaluate_run(load_run(run), data, split, on_bad_image=on_bad_image)
+    for reason in result.get("skipped", ()):
+        sys.stderr.write(f"jaxclf: skipped: {reason}\n")
     if format == "json":
         print(json.dumps(result))  # noqa: T201
     else:
-        print(f"accuracy {result['accuracy']:.4f}  loss {result['loss']:.4f}  on {result['examples']}")  # noqa: T201
+        beta = f"  F2 {result['f_beta']:.4f}" if "f_beta" in result else ""
+        skipped = f", {len(result['skipped'])} of them skipped" if "skipped" in result else ""
+        print(  # noqa: T201
+            f"accuracy {result['accuracy']:.4f}{beta}  loss {result['loss']:.4f}  on {result['examples']}{skipped}"
+        )
     return 0
 
 
@@ -173,8 +184,8 @@ def _predict(run_folder: str, images: tuple[str, ...], top: int, format: str) ->
     batch_size = 1 if len(paths) == 1 else min(run.recipe.batch_size, 32)
     predictions = run.predict_pixels(pixels(), batch_size=batch_size)
     rows = (
-        (str(read[number]), [(run.classes[i], float(p.probabilities[i])) for i in (-p.probabilities).argsort()[:top]])
-        for number, p in enumerate(predictions)
+        (str(read[number]), prediction.label, _best(run.classes, prediction, top))
+        for number, prediction in enumerate(predictions)
     )
     WRITERS[format](rows)
     if failed:
@@ -198,27 +209,36 @@ def _picture_paths(images: tuple[str, ...]) -> list[Path]:
     return paths
 
 
-Rows = Iterator[tuple[str, list[tuple[str, float]]]]
+#: File, its label (several with "|" between them), and (class, probability) of the most probable classes.
+Rows = Iterator[tuple[str, str, list[tuple[str, float]]]]
+
+
+def _best(classes: tuple[str, ...], prediction: Any, top: int) -> list[tuple[str, float]]:
+    """The `top` most probable classes; at least all those that a multi-label run gives the picture."""
+    count = max(top, len(prediction.labels))
+    return [(classes[i], float(prediction.probabilities[i])) for i in (-prediction.probabilities).argsort()[:count]]
 
 
 def _write_table(rows: Rows) -> None:
-    for file, best in rows:
-        print(f"{file}  " + "  ".join(f"{label} {probability:.4f}" for label, probability in best))  # noqa: T201
+    for file, label, best in rows:
+        none = "" if label else "no label; most probable: "
+        print(f"{file}  {none}" + "  ".join(f"{name} {probability:.4f}" for name, probability in best))  # noqa: T201
 
 
 def _write_csv(rows: Rows) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["file", "rank", "label", "probability"])
-    for file, best in rows:
-        for rank, (label, probability) in enumerate(best, 1):
-            writer.writerow([file, rank, label, f"{probability:.6f}"])
+    for file, _, best in rows:
+        for rank, (name, probability) in enumerate(best, 1):
+            writer.writerow([file, rank, name, f"{probability:.6f}"])
 
 
 def _write_json(rows: Rows) -> None:
     separator = "["
-    for file, best in rows:
-        top = [{"label": label, "probability": probability} for label, probability in best]
-        print(separator + json.dumps({"file": file, **top[0], "top": top}), end="")  # noqa: T201
+    for file, label, best in rows:
+        top = [{"label": name, "probability": probability} for name, probability in best]
+        row = {"file": file, "label": label, "probability": best[0][1], "top": top}
+        print(separator + json.dumps(row), end="")  # noqa: T201
         separator = ",\n "
     print("]" if separator != "[" else "[]")  # noqa: T201
 

@@ -10,7 +10,8 @@ from jaxclf.cli.terminal import Terminal
 from jaxclf.config import Recipe, Settings
 from jaxclf.data.drawings import write_drawings
 from jaxclf.metrics import Predictions
-from jaxclf.recipe import run_recipe, two_phase
+from jaxclf.recipe import run_recipe
+from jaxclf.recipes import two_phase
 from jaxclf.runs import PREDICTIONS, check_out
 
 NUM_TRAIN, NUM_VALID = 1000, 200

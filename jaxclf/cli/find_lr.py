@@ -99,7 +99,7 @@ def _find_lr(
 
 
 def _check_folder(data: str, folder: Path) -> Path:
-    from jaxclf.recipe import check_outside
+    from jaxclf.setup import check_outside
 
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"out={folder} is a file; give a folder")
@@ -112,8 +112,8 @@ def _start(data: str, settings: Settings, run_folder: str | None, terminal: Any)
     from jaxclf.data.loader import Loader
     from jaxclf.data.splits import open_data
     from jaxclf.models import get_config
-    from jaxclf.recipe import prepare
     from jaxclf.runs import load_run
+    from jaxclf.setup import prepare
 
     if run_folder is None:
         try:
@@ -144,7 +144,7 @@ def _start(data: str, settings: Settings, run_folder: str | None, terminal: Any)
 
 def _ratios(settings: Settings) -> tuple[float, ...]:
     """Relative rates of the three layer groups, as `fit` has them."""
-    from jaxclf.recipe import LIKE_IMAGENET
+    from jaxclf.recipes import LIKE_IMAGENET
 
     return LIKE_IMAGENET if settings.weights != "none" else (1.0, 1.0, 1.0)
 

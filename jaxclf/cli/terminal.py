@@ -14,9 +14,12 @@ from rich.table import Table
 from jaxclf.config import Phase, Recipe
 from jaxclf.loop import Progress as FitProgress
 from jaxclf.loop import Row
-from jaxclf.recipe import Observer
 from jaxclf.runs import CONTENTS
+from jaxclf.setup import Observer
 from jaxclf.trees import MODULES
+
+#: Skipped pictures that are listed on the terminal.
+MAX_SKIPPED = 10
 
 
 class _Speed:
@@ -113,10 +116,23 @@ class Terminal(Observer):
             table.add_row(step["name"], f"{step['seconds']:.1f}", f"{step['loss']:.4f}", f"{step['accuracy']:.4f}")
         self.console.print(table)
         error = np.sqrt(summary["accuracy"] * (1 - summary["accuracy"]) / summary["num_valid"])
+        several = "f_beta" in summary  # labels of one picture are not independent: no simple standard error
+        spread = f"F2 {summary['f_beta']:.4f}" if several else f"standard error {error:.4f}"
         self.note(
-            f"accuracy {summary['accuracy']:.4f} (standard error {error:.4f}), loss {summary['loss']:.4f} on "
+            f"accuracy {summary['accuracy']:.4f} ({spread}), loss {summary['loss']:.4f} on "
             f"{summary['num_valid']} validation pictures, in {summary['seconds']:.0f} s"
         )
+        if several:
+            best = summary["best_threshold"]
+            self.note(
+                f"on these pictures a threshold of {best['threshold']:.2f} would have given F2 {best['f_beta']:.4f} "
+                f"(optimistic: it was chosen on them; now {summary['threshold']:.2f})"
+            )
+        for part, pictures in summary["skipped_images"].items():
+            for picture in pictures[:MAX_SKIPPED]:
+                self.note(f"skipped in {part}: {picture['reason']}")
+            if len(pictures) > MAX_SKIPPED:
+                self.note(f".. and {len(pictures) - MAX_SKIPPED} more in {part}, listed in summary.json")
 
     def show_confusion(self, matrix: np.ndarray, classes: tuple[str, ...]) -> None:
         """Prints a confusion matrix, rows = actual."""

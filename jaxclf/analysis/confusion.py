@@ -1,8 +1,10 @@
-"""What a classifier gets right and wrong, as pure functions of `Predictions`."""
+"""Which classes are taken for which."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
-from jaxclf.metrics import Predictions
+from jaxclf.metrics import Predictions, confusion_counts
 
 
 def confusion_matrix(predictions: Predictions) -> np.ndarray:
@@ -13,17 +15,20 @@ def confusion_matrix(predictions: Predictions) -> np.ndarray:
     [[1, 0], [1, 1]]
 
     Raises:
-      ValueError: where a label is not known.
+      ValueError: where a label is not known, or examples have several.
     """
-    if (predictions.labels < 0).any():
+    labels = np.asarray(predictions.labels)
+    if labels.ndim != 1:
+        raise ValueError(
+            f"a confusion matrix needs one label per example, not labels of shape {labels.shape}; for several use "
+            "jaxclf.metrics.decision_counts"
+        )
+    if (labels < 0).any():
         raise ValueError("a confusion matrix needs labels, and this data set has examples without")
-    num_classes = predictions.logits.shape[1]
-    matrix = np.zeros((num_classes, num_classes), np.int64)
-    np.add.at(matrix, (predictions.labels, predictions.logits.argmax(-1)), 1)
-    return matrix
+    return confusion_counts(predictions.logits.argmax(-1), labels, predictions.logits.shape[1])
 
 
-def most_confused(matrix: np.ndarray, classes: tuple[str, ...], *, min_count: int = 1) -> list[tuple[str, str, int]]:
+def most_confused(matrix: np.ndarray, classes: Sequence[str], *, min_count: int = 1) -> list[tuple[str, str, int]]:
     """The off-diagonal entries of a confusion matrix: (actual, predicted, count), most frequent first.
 
     >>> most_confused(np.array([[5, 2], [3, 9]]), ("cat", "dog"))

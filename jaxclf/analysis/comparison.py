@@ -1,0 +1,92 @@
+"""Two models, or two steps of a run, judged on the same pictures one by one."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxclf.metrics import (
+    Estimate,
+    Predictions,
+    decide,
+    example_losses,
+    label_probabilities,
+    multi_label_losses,
+    paired_difference,
+)
+from jaxclf.metrics.multilabel import Threshold
+
+
+class Comparison(NamedTuple):
+    """What the second predictions have over the first, on the same examples.
+
+    Attributes:
+      loss: mean of loss(after) - loss(before) and its standard error; below 0 is better.
+      accuracy: difference of the accuracies and its standard error, as shares; above 0 is better.
+      mended, broken: examples that were wrong and are right, and the other way round.
+      num_examples: of both.
+    """
+
+    loss: Estimate
+    accuracy: Estimate
+    mended: int
+    broken: int
+    num_examples: int
+
+
+def compare_predictions(
+    before: Predictions, after: Predictions, *, multi_label: bool = False, threshold: Threshold = 0.5
+) -> Comparison:
+    """The differences of two predictions of the same examples, image by image.
+
+    What is hard for both cancels, so the standard errors are far below those of the two figures by themselves. A
+    difference within two standard errors may be chance. They know of the choice of pictures only, not of how a run
+    would have come out with another seed; and validation pictures that picked one of the two flatter it.
+
+    Args:
+      before, after: in any order each; examples are matched by `index`.
+      multi_label: labels are multi-hot; an example is right where all its labels are decided rightly.
+      threshold: for `multi_label`, the probability that makes a label; one, or float [c].
+
+    Raises:
+      ValueError: for predictions of different examples or labels, an index that occurs twice, unknown labels, or fewer
+        than two examples.
+
+    >>> labels, index = np.array([0, 0]), np.arange(2)
+    >>> before = Predictions(np.array([[0.0, 1.0], [1.0, 0.0]]), labels, index)
+    >>> compare_predictions(before, before._replace(logits=np.array([[1.0, 0.0], [2.0, 0.0]]))).accuracy.mean
+    0.5
+    """
+    before, after = _sorted(before, "before"), _sorted(after, "after")
+    if before.index.shape != after.index.shape or (before.index != after.index).any():
+        both = len(np.intersect1d(before.index, after.index))
+        raise ValueError(
+            f"before and after are not of the same examples: {len(before.index)} and {len(after.index)}, of which "
+            f"{both} are in both; predict the same data set"
+        )
+    if before.labels.shape != after.labels.shape or (before.labels != after.labels).any():
+        raise ValueError("before and after name different labels for the same examples: predict the same data set")
+    losses = [(multi_label_losses if multi_label else example_losses)(each) for each in (before, after)]
+    right = [_right(each, multi_label, threshold) for each in (before, after)]
+    return Comparison(
+        loss=paired_difference(losses[1], losses[0]),
+        accuracy=paired_difference(right[1], right[0]),
+        mended=int((right[1] & ~right[0]).sum()),
+        broken=int((right[0] & ~right[1]).sum()),
+        num_examples=len(before.index),
+    )
+
+
+def _sorted(predictions: Predictions, name: str) -> Predictions:
+    order = np.argsort(predictions.index, kind="stable")
+    ordered = Predictions(*(field[order] for field in predictions))
+    twice = np.flatnonzero(np.diff(ordered.index) == 0)
+    if len(twice):
+        raise ValueError(f"{name} holds the example with index {ordered.index[twice[0]]} twice")
+    return ordered
+
+
+def _right(predictions: Predictions, multi_label: bool, threshold: Threshold) -> np.ndarray:
+    if multi_label:
+        decisions = decide(label_probabilities(predictions.logits), threshold)
+        return np.asarray((decisions == (predictions.labels > 0)).all(-1))
+    return np.asarray(predictions.logits.argmax(-1) == predictions.labels)

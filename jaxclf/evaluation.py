@@ -1,0 +1,82 @@
+"""The figures of a finished run on a data set."""
+
+import os
+from typing import Any
+
+from jaxclf.data.cache import OnBadImage, OnProgress
+from jaxclf.data.loader import Loader
+from jaxclf.data.sources import DataSource, fingerprint
+from jaxclf.data.splits import open_data, open_parts
+from jaxclf.inference import evaluate
+from jaxclf.phases import check_labels
+from jaxclf.runs import Run
+
+
+def evaluation_source(run: Run, data: str | os.PathLike[str], split: str = "auto") -> tuple[DataSource, str]:
+    """The examples of DATA that a run is to be judged on, and a sentence that says which they are.
+
+    Args:
+      run: the run; its classes decide the label numbers.
+      data: a data folder as for `fit`.
+      split: "train" or "valid" as `fit` would split the data; "all": every picture of a folder of class folders;
+        "auto": the validation part, unless DATA is a plain folder of class folders the run was not trained on, which
+        is taken whole.
+
+    Raises:
+      ValueError: for data that cannot be opened, or classes the run does not have.
+    """
+    if split not in ("auto", "train", "valid", "all"):
+        raise ValueError(f"split={split!r} must be auto, train, valid or all")
+    recipe = run.recipe
+    whole, held_back = open_parts(data, classes=run.classes)
+    if split == "all" and held_back is not None:
+        raise ValueError(f"split='all' is for a folder of class folders; {data} has a validation part of its own")
+    trained_on = fingerprint(whole) == run.summary["data"]["fingerprint"]
+    if held_back is None and (split == "all" or (split == "auto" and not trained_on)):
+        return whole, f"all {len(whole)} pictures"
+    splits = open_data(data, valid_fraction=recipe.valid_fraction, seed=recipe.seed, classes=run.classes)
+    part = splits.train if split == "train" else splits.valid
+    kind = "training" if split == "train" else "validation"
+    drawn = f", drawn from the data with seed {recipe.seed}" if held_back is None else ""
+    return part, f"the {len(part)} {kind} pictures{drawn}"
+
+
+def evaluate_run(
+    run: Run,
+    data: str | os.PathLike[str],
+    split: str = "auto",
+    *,
+    on_bad_image: OnBadImage = "error",
+    on_progress: OnProgress | None = None,
+) -> dict[str, Any]:
+    """Figures of a run on a data set: `loss`, `accuracy`, `num_examples`, and `examples`, which says on what.
+
+    Args:
+      run, data, split: see `evaluation_source`.
+      on_bad_image: "skip" leaves out pictures that cannot be read, and lists them as `skipped`: figures are then not
+        those of the whole data set.
+      on_progress: called with (pictures decoded, pictures in all).
+
+    Raises:
+      ValueError: for data that cannot be opened, other classes, or a picture that cannot be read.
+    """
+    source, sentence = evaluation_source(run, data, split)
+    check_labels(run.recipe, source)
+    loader = Loader(
+        source,
+        batch_size=run.recipe.batch_size,
+        image_size=run.spec.preprocess.image_size,
+        train=False,
+        preprocess=run.spec.preprocess,
+    )
+    bad = loader.fill_cache(on_progress, on_bad_image=on_bad_image)
+    scores = evaluate(
+        run.model,
+        run.variables,
+        loader.without([picture.index for picture in bad]),
+        predict_step=run.predict_step,
+        multi_label=run.spec.multi_label,
+        threshold=run.spec.threshold,
+    )
+    skipped = {"skipped": [picture.reason for picture in bad]} if bad else {}
+    return {**scores, "examples": sentence, **skipped}

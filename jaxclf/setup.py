@@ -1,0 +1,201 @@
+"""What a run starts from: data, network, weights, loaders. Nothing is written, and whatever is wrong shows here."""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxclf.config import Phase, Preprocess, Recipe, Settings
+from jaxclf.data.cache import BadImage, OnBadImage, fits_in_memory
+from jaxclf.data.decode import presize
+from jaxclf.data.loader import CacheKind, Loader
+from jaxclf.data.splits import Splits, open_data
+from jaxclf.loop import Progress, Row
+from jaxclf.models.classifier import init_variables
+from jaxclf.phases import check_labels
+from jaxclf.runs import ClassifierSpec
+from jaxclf.trees import Tree
+from jaxclf.weights.load import Pretrained, load_weights
+from jaxclf.weights.state_dict import merge_variables
+
+
+class Observer:
+    """What a run tells while it goes. This one is silent; the command line has one that draws progress bars."""
+
+    def note(self, text: str) -> None:
+        """A line about what was decided."""
+
+    @contextlib.contextmanager
+    def task(self, description: str, total: int) -> Iterator[Callable[[int, int], None]]:
+        """Something that takes a while; the yielded function is called with (done, total)."""
+        yield lambda done, total: None
+
+    @contextlib.contextmanager
+    def phase(self, phase: Phase, number: int, num_phases: int) -> Iterator[Callable[[Progress], None]]:
+        """A phase of training; the yielded function is called after each step."""
+        yield lambda progress: None
+
+    def epoch(self, row: Row) -> None:
+        """An epoch ended."""
+
+
+def resolve_precision(precision: str) -> str:
+    """ "auto" is bfloat16 on GPU and TPU, float32 on CPU; anything else stays."""
+    if precision != "auto":
+        return precision
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+
+
+class Prepared(NamedTuple):
+    """Data and network of a run, before anything is decoded or computed.
+
+    Attributes:
+      splits: the data's parts.
+      spec: the network and its preprocessing.
+      pretrained: the weights to start from; None from scratch.
+    """
+
+    splits: Splits
+    spec: ClassifierSpec
+    pretrained: Pretrained | None
+
+    def initial_variables(self, seed: int) -> Tree:
+        """The variables that training starts from: random ones by the seed, pretrained where there are weights."""
+        image_size = self.spec.preprocess.image_size
+        variables = init_variables(self.spec.create(), jax.random.key(seed), image_size=image_size)
+        return variables if self.pretrained is None else merge_variables(variables, self.pretrained.variables)
+
+
+def prepare(data: str | os.PathLike[str], settings: Settings, observer: Observer) -> Prepared:
+    """Opens the data and the weights that the settings name, tells the observer what they are, and writes nothing.
+
+    Raises:
+      ValueError: naming what is wrong with the input, and the way out.
+    """
+    splits = open_data(data, valid_fraction=settings.valid_fraction, seed=settings.seed)
+    check_labels(settings, splits.train)
+    pretrained = None if settings.weights == "none" else load_weights(settings.weights, settings.arch)
+    preprocess = Preprocess(crop_fraction=1.0) if pretrained is None else pretrained.config.preprocess
+    spec = ClassifierSpec(
+        arch=settings.arch,
+        classes=splits.train.classes,
+        head=settings.head,
+        dropout=settings.dropout,
+        precision=resolve_precision(settings.precision),
+        preprocess=dataclasses.replace(preprocess, image_size=settings.image_size, resize=settings.resize),
+        multi_label=settings.multi_label,
+        threshold=settings.threshold,
+    )
+    _note_plan(observer, splits, spec, pretrained)
+    return Prepared(splits, spec, pretrained)
+
+
+def check_outside(data: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
+    """Raises ValueError if the folder `out` lies inside the data, where it would become a class."""
+    if Path(data).is_dir() and Path(data).resolve() in (Path(out).resolve(), *Path(out).resolve().parents):
+        raise ValueError(f"out={out} lies inside the data {data}, where it would become a class; choose another folder")
+
+
+class Loaders(NamedTuple):
+    """The loaders of a run.
+
+    Attributes:
+      train: the training loaders, by whether the phase augments.
+      valid: the validation loader.
+    """
+
+    train: dict[bool, Loader]
+    valid: Loader
+
+    def all(self) -> list[Loader]:
+        """Every loader."""
+        return [*self.train.values(), self.valid]
+
+
+def make_loaders(splits: Splits, recipe: Recipe, preprocess: Preprocess) -> Loaders:
+    """The loaders of a recipe's phases. Their caches share the memory: all are kept there, or all on disk."""
+    augmenting = {phase.augment != "none" for phase in recipe.phases}
+    cache: CacheKind = recipe.cache
+    if cache == "auto":
+        sides = {True: presize(recipe.image_size), False: recipe.image_size}
+        pixels = sum(len(splits.train) * sides[kind] ** 2 for kind in augmenting)
+        pixels += len(splits.valid) * recipe.image_size**2
+        cache = "memory" if fits_in_memory(pixels, 1) else "disk"
+    common: dict[str, Any] = {
+        "batch_size": recipe.batch_size,
+        "image_size": recipe.image_size,
+        "preprocess": preprocess,
+        "cache": cache,
+    }
+    train = {
+        kind: Loader(splits.train, train=True, seed=recipe.seed, presized=kind, sampling=recipe.sampling, **common)
+        for kind in augmenting
+    }
+    return Loaders(train, Loader(splits.valid, train=False, **common))
+
+
+def decode(
+    loaders: Loaders, settings: Settings, on_progress: Callable[[int, int], None]
+) -> tuple[Loaders, dict[str, tuple[BadImage, ...]]]:
+    """Fills the caches: every picture is decoded once, here.
+
+    Returns:
+      The loaders, without the pictures that could not be read where the settings skip them; and those pictures, of
+      "train" and "valid".
+
+    Raises:
+      ValueError: naming the first picture that cannot be read, where the settings do not skip it.
+    """
+    total, before = sum(len(loader.dataset) for loader in loaders.all()), 0
+
+    def fill(loader: Loader, on_bad_image: OnBadImage) -> tuple[BadImage, ...]:
+        nonlocal before
+        start, before = before, before + len(loader.dataset)
+        return loader.fill_cache(
+            lambda done, _: on_progress(min(start + done, total), total), on_bad_image=on_bad_image
+        )
+
+    found = {
+        picture.index: picture for loader in loaders.train.values() for picture in fill(loader, settings.on_bad_image)
+    }
+    bad_train = tuple(found[index] for index in sorted(found))
+    try:
+        bad_valid = fill(loaders.valid, settings.on_bad_valid_image)
+    except ValueError as error:
+        if settings.on_bad_image == "error":
+            raise
+        raise ValueError(
+            f"{error}. It is a validation picture; --on-bad-valid-image skip leaves those out too"
+        ) from error
+    train = {kind: loader.without(list(found)) for kind, loader in loaders.train.items()}
+    _check_classes(loaders.valid.classes, next(iter(train.values())), bad_train)
+    valid = loaders.valid.without([picture.index for picture in bad_valid])
+    return Loaders(train, valid), {"train": bad_train, "valid": bad_valid}
+
+
+def _check_classes(classes: tuple[str, ...], train: Loader, bad: tuple[BadImage, ...]) -> None:
+    if not bad or train.dataset.multi_label:
+        return
+    left = np.bincount(np.delete(train.dataset.labels, [picture.index for picture in bad]), minlength=len(classes))
+    if (left == 0).any():
+        raise ValueError(f"no picture of class {classes[int(left.argmin())]!r} can be read; the first: {bad[0].reason}")
+
+
+def _note_plan(observer: Observer, splits: Splits, spec: ClassifierSpec, pretrained: Pretrained | None) -> None:
+    labels = splits.train.labels
+    counts = labels.sum(0).astype(int) if spec.multi_label else np.bincount(labels, minlength=len(spec.classes))
+    shown = ", ".join(f"{name} {count}" for name, count in list(zip(spec.classes, counts, strict=True))[:10])
+    rest = "" if len(counts) <= 10 else f", .. ({len(counts)} classes)"
+    held = "of its own" if splits.layout == "split" else "drawn from the data, stratified"
+    observer.note(
+        f"training on {len(splits.train)} pictures ({shown}{rest}); {len(splits.valid)} for validation, {held}"
+    )
+    if pretrained is None:
+        observer.note(f"{spec.arch} from scratch (--weights none): nothing is frozen, all layers learn at one rate")
+    else:
+        observer.note(f"{spec.arch} with pretrained weights: {pretrained.config.origin}; the head is new")

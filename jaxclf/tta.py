@@ -1,0 +1,277 @@
+"""Test-time augmentation: a picture is judged as it is and in several augmented views, and the verdicts combined."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple, get_args, overload
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxclf.augment import Augment, make_augment, normalize
+from jaxclf.config import Preprocess
+from jaxclf.data.activations import ActivationLoader, AnyLoader
+from jaxclf.data.loader import Loader
+from jaxclf.inference import predict, to_device
+from jaxclf.metrics import Predictions, label_probabilities, log_probabilities, probabilities
+from jaxclf.models.classifier import Classifier
+from jaxclf.steps import PredictStep
+
+#: Mean of the probabilities, mean of their logarithms, or the largest of each class.
+Combine = Literal["mean", "log_mean", "max"]
+#: (variables, uint8 [b, s, s, 3], index int [b], key, view number) -> float32 logits [b, c].
+ViewStep = Callable[[Any, jax.typing.ArrayLike, jax.typing.ArrayLike, jax.Array, int], jax.Array]
+
+
+class Views(NamedTuple):
+    """What a model said about several views of the same examples.
+
+    Attributes:
+      logits: float32 [views, n, c]; view 0 is the plain picture.
+      labels, index: as in `Predictions`.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]  # the field hides tuple.index, which nobody needs here
+
+
+@overload
+def predict_tta(
+    model: Classifier,
+    variables: Mapping[str, Any],
+    loader: AnyLoader,
+    *,
+    num_views: int = 4,
+    augment: str | Augment = "side_on",
+    combine: Combine = "mean",
+    beta: float | None = None,
+    seed: int = 0,
+    multi_label: bool = False,
+    return_views: Literal[False] = False,
+    predict_step: PredictStep | None = None,
+    view_step: ViewStep | None = None,
+) -> Predictions: ...
+@overload
+def predict_tta(
+    model: Classifier,
+    variables: Mapping[str, Any],
+    loader: AnyLoader,
+    *,
+    num_views: int = 4,
+    augment: str | Augment = "side_on",
+    combine: Combine = "mean",
+    beta: float | None = None,
+    seed: int = 0,
+    multi_label: bool = False,
+    return_views: Literal[True],
+    predict_step: PredictStep | None = None,
+    view_step: ViewStep | None = None,
+) -> tuple[Predictions, np.ndarray]: ...
+def predict_tta(
+    model: Classifier,
+    variables: Mapping[str, Any],
+    loader: AnyLoader,
+    *,
+    num_views: int = 4,
+    augment: str | Augment = "side_on",
+    combine: Combine = "mean",
+    beta: float | None = None,
+    seed: int = 0,
+    multi_label: bool = False,
+    return_views: bool = False,
+    predict_step: PredictStep | None = None,
+    view_step: ViewStep | None = None,
+) -> Predictions | tuple[Predictions, np.ndarray]:
+    """Predicts by the plain picture and `num_views` augmented ones; fast.ai's default is the mean of 1 + 4.
+
+    Args:
+      model, variables: the classifier.
+      loader: of photos, made with `train=False`. It gives the plain view, just as `predict` sees it; the augmented
+        ones start from presized pictures, as in training, for which every file is read once more, whatever their
+        number. Or of an augmented bank of activations, whose own views are taken; `augment` and `seed` go unused.
+      num_views: augmented views, >= 0; with 0 the probabilities are those of `predict`.
+      augment: the preset the views are drawn by (the one of the training is right), or a pipeline of your own.
+      combine, beta: see `combine_views`.
+      seed: of the draws. Those of an example depend on (seed, view, index), not on batches or their order.
+      multi_label: sigmoid probabilities, each class by itself.
+      return_views: also return the probabilities of each view.
+      predict_step: from `make_predict_step`, when one is compiled already.
+      view_step: from `make_view_step`, likewise; `augment` is then not used.
+
+    Returns:
+      Predictions in the loader's order, whose logits are logarithms of the combined probabilities: see
+      `combine_views`. With `return_views`, (predictions, float64 [num_views + 1, n, c] probabilities, plain first).
+
+    Raises:
+      ValueError: for cached activations with fewer than `num_views` augmented views, a training loader, or settings
+        out of range.
+
+    References: Howard and Gugger, fastai: a layered API for deep learning, arXiv:2002.04688, 2020.
+    """
+    _weights(num_views, combine, beta)  # refused before anything is computed
+    views = predict_views(
+        model,
+        variables,
+        loader,
+        num_views=num_views,
+        augment=augment,
+        seed=seed,
+        predict_step=predict_step,
+        view_step=view_step,
+    )
+    combined = combine_views(views, combine=combine, beta=beta, multi_label=multi_label)
+    if not return_views:
+        return combined
+    return combined, (label_probabilities if multi_label else probabilities)(views.logits)
+
+
+def predict_views(
+    model: Classifier,
+    variables: Mapping[str, Any],
+    loader: AnyLoader,
+    *,
+    num_views: int = 4,
+    augment: str | Augment = "side_on",
+    seed: int = 0,
+    predict_step: PredictStep | None = None,
+    view_step: ViewStep | None = None,
+) -> Views:
+    """The logits of every view, not combined yet. Arguments and errors as `predict_tta`."""
+    _check_loader(loader)
+    if num_views < 0:
+        raise ValueError(f"num_views={num_views} must not be negative; 0 means the plain picture only")
+    if isinstance(loader, ActivationLoader):
+        shown = [loader.view(view) for view in range(num_views + 1)]
+        predictions = [predict(model, variables, view, predict_step=predict_step) for view in shown]
+        return Views(np.stack([p.logits for p in predictions]), predictions[0].labels, predictions[0].index)
+    if num_views > 0 and view_step is None:
+        view_step = make_view_step(model, preprocess=loader.preprocess, augment=augment)
+    plain = predict(model, variables, loader, predict_step=predict_step)
+    if view_step is None or num_views == 0:
+        return Views(plain.logits[None], plain.labels, plain.index)
+    key = jax.random.key(seed)
+    logits, masks = [], []
+    for batch in to_device(_presized(loader, plain.index)):
+        logits.append([view_step(variables, batch.inputs, batch.index, key, view) for view in range(1, num_views + 1)])
+        masks.append(batch.mask)
+    fetched, fetched_masks = jax.device_get((logits, masks))
+    augmented = np.concatenate([np.stack(batch) for batch in fetched], axis=1)[:, np.concatenate(fetched_masks) > 0]
+    return Views(np.concatenate([plain.logits[None], augmented]), plain.labels, plain.index)
+
+
+def make_view_step(model: Classifier, *, preprocess: Preprocess, augment: str | Augment = "side_on") -> ViewStep:
+    """A jitted `(variables, presized uint8 [b, s, s, 3], index [b], key, view) -> float32 logits [b, c]`.
+
+    Every picture is augmented by itself, with the key fold_in(fold_in(key, view), index); the view's number is an
+    argument, so one compilation serves all views.
+
+    Raises:
+      ValueError: for an unknown preset, or "none".
+    """
+    if augment == "none":
+        raise ValueError("augment='none' draws nothing, so all views would be alike; use num_views=0 for the plain one")
+    apply_augment = make_augment(augment, preprocess.image_size) if isinstance(augment, str) else augment
+
+    @jax.jit
+    def view_step(
+        variables: Any, images: jax.typing.ArrayLike, index: jax.typing.ArrayLike, key: jax.Array, view: int
+    ) -> jax.Array:
+        view_key = jax.random.fold_in(key, view)
+
+        def one(index: jax.Array, image: jax.Array) -> jax.Array:
+            return apply_augment(jax.random.fold_in(view_key, index), image[None])[0]
+
+        pictures = jax.vmap(one)(jnp.maximum(jnp.asarray(index), 0), jnp.asarray(images))  # padding has index -1
+        logits = model.apply(variables, normalize(pictures, preprocess.mean, preprocess.std))
+        assert isinstance(logits, jax.Array)  # nothing is mutable, so there is nothing beside the logits
+        return logits
+
+    return view_step
+
+
+def combine_views(
+    views: Views, *, combine: Combine = "mean", beta: float | None = None, multi_label: bool = False
+) -> Predictions:
+    """One prediction per example out of several views.
+
+    With p_v the probabilities of view v and w_v its weight: "mean" is sum w_v p_v; "log_mean" is exp(sum w_v log p_v),
+    made to sum to 1, which is the softmax of the mean logits; "max" is the largest p_v of each class, made to sum to 1.
+    The same holds for the two probabilities p and 1 - p of each of several labels, but that their "max" is that of p.
+
+    Args:
+      views: V augmented views after the plain one.
+      combine: one of these.
+      beta: weight of the plain view, in [0, 1]; the others share 1 - beta (fastai 2 takes .25). None: all weigh the
+        same. A "max" has no weights, so there it must be None. Without augmented views it changes nothing.
+      multi_label: the probabilities are sigmoids.
+
+    Returns:
+      Predictions whose logits are the logarithms of the combined probabilities (with `multi_label` log p / (1 - p)),
+      float32 [n, c], so that softmax (sigmoid) gives the probabilities back and every metric is theirs.
+
+    Raises:
+      ValueError: for an unknown `combine`, or a `beta` that is out of range or has no meaning.
+
+    >>> views = Views(np.log([[[0.5, 0.5]], [[0.9, 0.1]]]), np.array([0]), np.array([0]))
+    >>> probabilities(combine_views(views, beta=0.25).logits).round(6).tolist()
+    [[0.8, 0.2]]
+    """
+    weights = _weights(len(views.logits) - 1, combine, beta)
+    if multi_label:
+        logits = np.asarray(views.logits, np.float64)
+        if combine == "mean":
+            right, wrong = (_log_mean_exp(-np.logaddexp(0.0, sign * logits), weights) for sign in (-1.0, 1.0))
+            combined = right - wrong
+        else:
+            combined = logits.max(0) if combine == "max" else np.tensordot(weights, logits, 1)
+    else:
+        logs = log_probabilities(views.logits)
+        if combine == "mean":
+            combined = _log_mean_exp(logs, weights)
+        else:
+            combined = log_probabilities(logs.max(0) if combine == "max" else np.tensordot(weights, logs, 1))
+    return Predictions(combined.astype(np.float32), views.labels, views.index)
+
+
+def _log_mean_exp(logs: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """log of sum_v weights[v] exp(logs[v]): float64 [v, n, c] -> [n, c]."""
+    counted = weights > 0.0
+    logs = logs[counted]
+    largest = logs.max(0)
+    return np.log(np.tensordot(weights[counted], np.exp(logs - largest), 1)) + largest
+
+
+def _weights(num_views: int, combine: Combine, beta: float | None) -> np.ndarray:
+    """The weight of each view, the plain one first: float64 [num_views + 1], summing to 1."""
+    if combine not in get_args(Combine):
+        raise ValueError(f"combine={combine!r} is not known; choose one of {', '.join(get_args(Combine))}")
+    if beta is not None and not 0.0 <= beta <= 1.0:
+        raise ValueError(f"beta={beta!r} must lie in [0, 1]: it is the weight of the plain view")
+    if beta is not None and combine == "max":
+        raise ValueError(f"beta={beta!r} is a weight in a mean, and combine='max' has none; leave it None")
+    if beta is None or num_views < 1:
+        return np.full(num_views + 1, 1.0 / (num_views + 1))
+    return np.array([beta, *[(1.0 - beta) / num_views] * num_views])
+
+
+def _check_loader(loader: AnyLoader) -> None:
+    if loader.train or loader.presized:
+        raise ValueError(
+            "predict_tta needs the loader that predict takes, made with train=False and presized=False: the plain view "
+            "shows evaluation pixels"
+        )
+
+
+def _presized(loader: Loader, index: np.ndarray) -> Loader:
+    """A loader of presized pictures of the same examples in the same order, each decoded once as it passes."""
+    whole = Loader(
+        loader.dataset,
+        batch_size=loader.local_batch_size,
+        image_size=loader.preprocess.image_size,
+        train=False,
+        preprocess=loader.preprocess,
+        presized=True,
+        cache="none",
+        num_threads=loader.num_threads,
+    )
+    return whole.without(np.setdiff1d(np.arange(len(loader.dataset)), index).tolist())
