@@ -1,6 +1,6 @@
 """What do cached activations save? A head's epochs beside torch and scikit-learn, and epochs of a real data set.
 
-    python benchmarks/precompute.py [DATA] [--torch PYTHON] [--torch-threads 2] [--repeats 7] [--arch resnet18] [--image-size 128]
+    python benchmarks/precompute.py [DATA] [--torch PYTHON] [--torch-threads 2] [--repeats 7] [--image-size 128]
 
 DATA is a folder of photos with a train part; without it only the first question is asked. PYTHON is an interpreter that
 has torch (default: this one). Contestants take turns, so a noisy machine hits them alike, and ratios are taken turn by
