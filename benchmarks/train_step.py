@@ -10,8 +10,9 @@ in float32 or under autocast to bfloat16, in channels_last, eager or with `torch
 then compiles the backward pass too). `--compile full` compiles the full network only, as that takes torch long on CPU.
 
 All of one arch and part take turns, step by step, in one process, and each is timed until its new parameters are
-there. "First" is the first step, whatever is compiled in it, with torch's and JAX's caches on disk off. Ratios are
-taken turn by turn: above 1, jaxclf is faster. To compare: pip install torch torchvision, beside jaxclf.
+there, by the clock and in processor time, which other work on the machine disturbs less. "First" is the first step
+and whatever is compiled in it, with torch's and JAX's caches on disk off. Ratios are taken turn by turn: above 1,
+jaxclf is faster. To compare: pip install torch torchvision, beside jaxclf.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import functools
 import importlib
 import importlib.util
 import os
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -128,36 +130,43 @@ def find_torch() -> list[str]:
     return [f"torch on CPU: {torch.get_num_threads()} threads"]
 
 
-def timed(step: Step) -> float:
-    started = time.perf_counter()
+def timed(step: Step) -> tuple[float, float]:
+    """Seconds of one step: by the clock, and of processor time in all threads."""
+    clock, processor = time.perf_counter(), time.process_time()
     step()
-    return time.perf_counter() - started
+    return time.perf_counter() - clock, time.process_time() - processor
 
 
 def compare(makers: dict[str, Callable[[], Step]], turns: int, batch_size: int) -> None:
-    """Times all of `makers` in turns and prints a line each, then ours against each of theirs."""
+    """Times all of `makers` in turns and prints a line each, then each of theirs against ours."""
     steps, firsts = {}, {}
     for name, make in makers.items():
         step = make()
         try:
             firsts[name] = timed(step)
         except Exception as error:  # torch.compile fails in many ways, for want of a compiler for one
-            print(f"  {name:24s} does not run: {type(error).__name__}: {str(error).strip().splitlines()[0]}")
+            print(f"  {name:23s} does not run: {type(error).__name__}: {str(error).strip().splitlines()[0]}")
             continue
         steps[name] = step
-    times: dict[str, list[float]] = {name: [] for name in steps}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
     for _ in range(turns + 1):
         for name, step in steps.items():
             times[name].append(timed(step))
     times = {name: values[1:] for name, values in times.items()}  # the first turn warms up
     for name, values in times.items():
-        speed = batch_size / sorted(values)[len(values) // 2]
-        print(f"  {name:24s} first {firsts[name]:6.1f} s   step {spread(values)}  {speed:6.0f} images/s")
+        clock, processor = zip(*values, strict=True)
+        first = f"first {firsts[name][0]:5.1f} s, processor {firsts[name][1]:5.1f} s"
+        speed = f"{batch_size / statistics.median(clock):4.0f} images/s"
+        print(f"  {name:23s} {first}  step {spread(clock)}  {speed}  processor {spread(processor)}")
     for name, values in times.items():
         own = times.get(f"jaxclf {name.split()[-1]}")
-        if own is not None and not name.startswith("jaxclf"):
-            ratios = [theirs / mine for theirs, mine in zip(values, own, strict=True)]
-            print(f"  {name} / jaxclf: {spread(ratios, 'x', 2)}")
+        if own is None or name.startswith("jaxclf"):
+            continue
+        pairs = list(zip(values, own, strict=True))
+        by_clock, by_processor = ([other[i] / mine[i] for other, mine in pairs] for i in range(2))
+        print(
+            f"  {name} / jaxclf: {spread(by_clock, 'x', 2)}; processor time {spread(by_processor, 'x', 2)}", flush=True
+        )
 
 
 def main() -> None:

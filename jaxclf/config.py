@@ -12,6 +12,8 @@ from jaxclf.schedules import cycle_boundaries
 from jaxclf.trees import check_frozen
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+CutName = Literal["stem", "stage1", "stage2", "stage3", "stage4", "pooled"]
+CUTS = typing.get_args(CutName)
 ResizeName = Literal["crop", "squish", "pad"]
 AugmentName = Literal["none", "side_on", "top_down", "random_resized_crop"]
 FORMAT_VERSION = 1
@@ -68,12 +70,18 @@ class Phase:
       name: what the run calls it.
       lrs: one learning rate per layer group, earliest layers first (1, 2, 3 or 6 of them); frozen groups keep theirs
         unused.
+      lr_from: "given": `lrs` are the rates. Otherwise they are relative ones, the last of them 1, to be multiplied by
+        the rate that `find_lr` suggests before the phase ("find"), or by the phase's before ("previous").
       frozen: module names, a prefix of (stem, stage1, stage2, stage3, stage4, head).
       num_cycles: cosine cycles with warm restarts.
       cycle_epochs: epochs of the first cycle (fast.ai's cycle_len).
       cycle_mult: each cycle is this many times as long as the one before.
       augment: "side_on" for photos taken from the side, "top_down" for those without an up (satellites, microscopes),
         "random_resized_crop", or "none".
+      cut: train from activations at this cut, computed once; `frozen` must reach at least as far. None trains from
+        pictures.
+      num_views: of the cached activations: more than one makes an augmented bank, which `augment` then draws.
+      image_size: in pixels, for progressive resizing; none takes the settings'.
       schedule: "sgdr", the cosine cycles above, or "one_cycle": one cycle of `cycle_epochs`, rates up and down again
         and momentum down and up (the settings' momentum goes unused).
       pct_start, div: of one_cycle: share of the steps spent rising, and what the first rate is divided by.
@@ -89,6 +97,10 @@ class Phase:
     cycle_epochs: int = 1
     cycle_mult: int = 1
     augment: AugmentName = "side_on"
+    lr_from: Literal["given", "find", "previous"] = "given"
+    cut: CutName | None = None
+    num_views: int = 1
+    image_size: int | None = None
     schedule: Literal["sgdr", "one_cycle"] = "sgdr"
     pct_start: float = 0.25
     div: float = 25.0
@@ -105,6 +117,20 @@ class Phase:
         )
         names = typing.get_args(AugmentName)
         _require(self.augment in names, f"augment={self.augment!r} must be one of {', '.join(names)}")
+        sources = ("given", "find", "previous")
+        _require(self.lr_from in sources, f"lr_from={self.lr_from!r} must be one of {', '.join(sources)}")
+        relative = self.lr_from == "given" or self.lrs[-1] == 1.0
+        _require(relative, f"lrs={self.lrs}: with lr_from={self.lr_from!r} they are relative, and the last must be 1")
+        _require(self.cut is None or self.cut in CUTS, f"cut={self.cut!r} must be one of {', '.join(CUTS)}, or none")
+        _require(self.num_views >= 1, f"num_views={self.num_views} must be at least 1")
+        bank = self.cut is None or (self.num_views > 1) == (self.augment != "none")
+        _require(
+            bank,
+            f"phase {self.name!r}: cut={self.cut!r} with augment={self.augment!r} and num_views={self.num_views}: "
+            "cached activations are augmented as a bank of 2 views or more, or not at all",
+        )
+        enough = self.image_size is None or self.image_size >= 8
+        _require(enough, f"image_size={self.image_size} must be at least 8 pixels, or none")
         _require(self.schedule in ("sgdr", "one_cycle"), f"schedule={self.schedule!r} must be sgdr or one_cycle")
         one = self.num_cycles == 1 or self.schedule != "one_cycle"
         _require(one, f"num_cycles={self.num_cycles} must be 1 with schedule='one_cycle'")

@@ -58,16 +58,16 @@ def grad_cam(
         raise ValueError(f"images must be [b, s, s, 3]; found shape {list(np.shape(images))}")
     if images.dtype == np.uint8 and preprocess is None:
         raise ValueError("uint8 images need preprocess, which says how the classifier wants them normalised")
+    if len(images) == 0:
+        return np.zeros(np.shape(images)[:3], np.float32)
     chosen = np.asarray(classes)
     if chosen.dtype.kind not in "iu" or chosen.shape not in ((), (len(images),)):
         raise ValueError(
             f"classes of type {chosen.dtype} and shape {list(chosen.shape)} must be class numbers, one for all images "
             f"or one for each of the {len(images)}"
         )
-    if chosen.size and not (chosen.min() >= 0 and chosen.max() < num_classes):
+    if not (chosen.min() >= 0 and chosen.max() < num_classes):
         raise ValueError(f"classes holds {chosen.min()} to {chosen.max()}; classes are 0 to {num_classes - 1}")
-    if len(images) == 0:
-        return np.zeros(np.shape(images)[:3], np.float32)
     chosen = np.broadcast_to(chosen.astype(np.int32), (len(images),))
     return np.asarray(_heat_maps(model, preprocess, layer, variables, images, chosen))
 

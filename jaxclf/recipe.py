@@ -1,5 +1,6 @@
 """A recipe from start to end: data in, phases one after another, everything a RUN folder holds out."""
 
+import dataclasses
 import os
 import platform
 import shutil
@@ -12,10 +13,11 @@ import jax
 
 from jaxclf import __version__
 from jaxclf.checkpoint import save_checkpoint
-from jaxclf.config import Phase, Recipe
+from jaxclf.config import Recipe
 from jaxclf.data.sources import fingerprint
 from jaxclf.data.splits import Splits
-from jaxclf.loop import NonFiniteLoss, Row, fit
+from jaxclf.inference import predict
+from jaxclf.loop import NonFiniteLoss, Row
 from jaxclf.metrics import Predictions, label_probabilities, search_threshold, summarize
 from jaxclf.runs import (
     CHECKPOINTS,
@@ -24,11 +26,16 @@ from jaxclf.runs import (
     check_out,
     create_run,
     write_predictions,
+    write_rates,
+    write_recipe,
+    write_submission,
     write_summary,
 )
+from jaxclf.scoring import difference, score_calibration, score_test, score_tta
 from jaxclf.setup import Observer, check_outside, decode, make_loaders, prepare
 from jaxclf.state import TrainState
 from jaxclf.steps import make_predict_step
+from jaxclf.training import FoundRate, run_phase
 from jaxclf.trees import num_parameters
 
 #: Snapshots of cycle ends that a run keeps.
@@ -77,50 +84,76 @@ def run_recipe(
     predict_step = make_predict_step(model, preprocess=spec.preprocess)
     create_run(folder, recipe)
     keeper = Keeper(folder, spec, recipe, splits)
+    valid = loaders.valid[recipe.image_size]
     steps: list[dict[str, Any]] = []
-    for number, phase in enumerate(recipe.phases):
+    rates: list[FoundRate] = []
+    cached: list[dict[str, Any]] = []
+    latest: Predictions | None = None
+    for number in range(len(recipe.phases)):
         phase_started = time.perf_counter()
 
-        def on_epoch(row: Row, state: TrainState, number: int = number, phase: Phase = phase) -> None:
+        epochs = recipe.phases[number].num_epochs
+
+        def on_epoch(row: Row, state: TrainState, number: int = number, epochs: int = epochs) -> None:
             append_metrics(folder, row)
             observer.epoch(row)
-            if row["cycle_end"] and row["epoch"] + 1 < phase.num_epochs:
+            if row["cycle_end"] and row["epoch"] + 1 < epochs:
                 keeper.snapshot(number, row["epoch"] + 1, state)
 
         try:
-            with observer.phase(phase, number, len(recipe.phases)) as on_step:
-                result = fit(
-                    model,
-                    variables,
-                    phase,
-                    loaders.train[phase.augment != "none"],
-                    loaders.valid,
-                    settings=recipe,
-                    phase_number=number,
-                    first_epoch=keeper.first_epoch(number),
-                    predict_step=predict_step,
-                    on_step=on_step,
-                    on_log=lambda row: append_metrics(folder, row),
-                    on_epoch=on_epoch,
-                )
+            done = run_phase(
+                model,
+                variables,
+                recipe,
+                number,
+                loaders,
+                observer=observer,
+                previous_lr=recipe.phases[number - 1].lrs[-1] if number else None,
+                predict_step=predict_step,
+                on_log=lambda row: append_metrics(folder, row),
+                on_epoch=on_epoch,
+            )
         except NonFiniteLoss as error:
             raise ValueError(f"{error}. {keeper.last_good()}") from error
-        variables = result.state.averaged
-        checkpoint = keeper.phase_end(number, len(result.epochs), result.state)
-        best = result.epochs[-1 if result.best_epoch is None or not phase.keep_best else result.best_epoch]
+        phases = (*recipe.phases[:number], done.phase, *recipe.phases[number + 1 :])
+        recipe = dataclasses.replace(recipe, phases=phases)
+        write_recipe(folder, recipe)  # with the rate that was found: what was really run
+        if done.rate is not None:
+            rates.append(done.rate)
+            write_rates(folder, [rate.to_dict() for rate in rates])
+        cached += [done.cached] if done.cached is not None else []
+        variables = done.fit.state.averaged
+        checkpoint = keeper.phase_end(number, len(done.fit.epochs), done.fit.state)
+        predictions = done.fit.predictions
+        if done.phase.cut is not None or (done.phase.image_size or recipe.image_size) != recipe.image_size:
+            # Every phase is judged on the same: whole pictures, at the size that is used afterwards.
+            predictions = predict(model, variables, valid, predict_step=predict_step)
+        assert predictions is not None  # there is a validation loader
+        scores = summarize(predictions, multi_label=recipe.multi_label, threshold=recipe.threshold)
         seconds = time.perf_counter() - phase_started
-        steps.append(
-            {"name": phase.name, "seconds": seconds, "loss": best["valid_loss"], "accuracy": best["valid_accuracy"]}
-        )
-        if result.stopped:
-            observer.note(f"phase {phase.name!r} ended after epoch {len(result.epochs)}: {result.stopped}")
-    assert result.predictions is not None  # there is a validation loader
-    names = [splits.valid.name(int(index)) for index in result.predictions.index]
-    write_predictions(folder, result.predictions, names, spec.classes)
-    extra = multi_label_figures(result.predictions, recipe.threshold) if recipe.multi_label else {}
+        step = {"name": done.phase.name, "seconds": seconds, "loss": scores["loss"], "accuracy": scores["accuracy"]}
+        steps.append(step if latest is None else step | difference(latest, predictions, recipe))
+        latest = predictions
+        if done.fit.stopped:
+            observer.note(f"phase {done.phase.name!r} ended after epoch {len(done.fit.epochs)}: {done.fit.stopped}")
+    assert latest is not None  # there is a phase
+    names = [splits.valid.name(int(index)) for index in latest.index]
+    write_predictions(folder, latest, names, spec.classes)
+    final = steps[-1]
+    with observer.task("augmenting validation pictures", 1):
+        tta_started = time.perf_counter()
+        tta = score_tta(model, variables, valid, recipe, latest, predict_step)
+    tta_step = {name: tta[name] for name in ("loss", "accuracy", "loss_difference")}
+    steps.append({"name": "test-time augmentation", "seconds": time.perf_counter() - tta_started, **tta_step})
+    test = None
+    if splits.test is not None:
+        test, submission = score_test(model, variables, splits.test, recipe, valid, predict_step)
+        if submission is not None:
+            write_submission(folder, submission)
+    extra = multi_label_figures(latest, recipe.threshold) if recipe.multi_label else {}
     summary = {
-        "accuracy": steps[-1]["accuracy"],
-        "loss": steps[-1]["loss"],
+        "accuracy": final["accuracy"],
+        "loss": final["loss"],
         **extra,
         "num_classes": len(spec.classes),
         "classes": list(spec.classes),
@@ -128,6 +161,11 @@ def run_recipe(
         "num_valid": len(splits.valid) - len(bad["valid"]),
         "seconds": time.perf_counter() - started,
         "steps": steps,
+        "tta": tta,
+        "test": test,
+        "calibration": score_calibration(latest, recipe),
+        "rates": [{name: rate.to_dict()[name] for name in ("phase", "lr", "rule", "seconds")} for rate in rates],
+        "cached": cached,
         "checkpoint": checkpoint,
         "data": {"path": str(data), "layout": splits.layout, "fingerprint": fingerprint(splits.whole)},
         "skipped_images": {
@@ -135,6 +173,7 @@ def run_recipe(
             for part, pictures in bad.items()
         },
         "weights": pretrained.config.origin if pretrained is not None else "none (from scratch)",
+        "seed": recipe.seed,
         "num_parameters": num_parameters(variables["params"]),
         "precision": spec.precision,
         "hardware": f"{jax.devices()[0].device_kind} x {jax.device_count()}, {platform.machine()}",

@@ -1,19 +1,122 @@
 """The recipes by name: from settings, a rate and a length to the phases of a run."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 from jaxclf.config import Phase, Recipe, Settings
 from jaxclf.trees import frozen_prefix
 
-#: Rates of the last layer group when none is given (SGD with Nesterov momentum .9).
+#: Rates of the last layer group where none is given and none is found (SGD with Nesterov momentum .9).
 DEFAULT_LR = {"pretrained": 0.01, "scratch": 0.05}
-#: Rates of the three layer groups relative to the last one's, for photos like ImageNet's.
+#: Rates of the three layer groups relative to the last one's, for photos like ImageNet's, and unlike them.
 LIKE_IMAGENET = (0.01, 0.1, 1.0)
+UNLIKE_IMAGENET = (1 / 9, 1 / 3, 1.0)
+BODY = frozen_prefix("stage4")
+#: Epochs without a lower validation loss after which the last phase of the eight steps ends.
+PATIENCE = 3
 
 
-def two_phase(settings: Settings, *, lr: float | None = None, epochs: int | None = None) -> Recipe:
+def eight_steps(
+    settings: Settings, *, lr: float | None = None, epochs: int | None = None, unlike_imagenet: bool = False
+) -> Recipe:
+    """fast.ai's lesson 2: find a rate; the head from cached activations; the head with augmentation; then all layers.
+
+    The steps by number: augmentation on, and precompute (1); find a rate (2); the head from precomputed activations,
+    2 epochs (3), and with augmentation, 3 epochs (4); unfreeze (5), earlier layers at lower rates (6); find a rate
+    again (7); cycles of 1, 2 and 4 epochs of all layers until over-fitting, of which the best epoch is kept (8).
+    Without pretrained weights there is nothing to freeze: one phase at one rate.
+
+    Args:
+      settings: every other choice. `weights="none"` means from scratch.
+      lr: rate of the last layer group; None finds it.
+      epochs: length of the last phase as a single cosine cycle; None takes cycles of 1, 2 and 4 epochs.
+      unlike_imagenet: earlier layers learn at 1/9 and 1/3 of the rate (satellite or medical pictures), and not at
+        1/100 and 1/10.
+    """
+    if settings.weights == "none":
+        return two_phase(settings, lr=lr, epochs=epochs)
+    rates = _rates(UNLIKE_IMAGENET if unlike_imagenet else LIKE_IMAGENET, lr)
+    again = rates if lr is not None else rates | {"lr_from": "previous"}
+    phases = (
+        Phase("head, precomputed", frozen=BODY, augment="none", cut="pooled", num_cycles=2, **rates),
+        Phase("head, augmented", frozen=BODY, num_cycles=3, **again),
+        Phase("all layers", keep_best=True, patience=PATIENCE, **_cycles(epochs, 3), **rates),
+    )
+    return Recipe(**dataclasses.asdict(settings), phases=phases)
+
+
+def fine_tune(
+    settings: Settings, *, lr: float | None = None, epochs: int | None = None, unlike_imagenet: bool = False
+) -> Recipe:
+    """fastai 2's fine_tune: the head for one epoch, then all layers for `epochs` (3) in one cycle, at half the rate.
+
+    The first phase rises over 99 % of its steps; the second starts at a fifth of its rate and rises over 30 %. The
+    layer groups' rates are spread geometrically from 1/100 of the last one's (`unlike_imagenet`: from 1/9).
+    """
+    if settings.weights == "none":
+        raise ValueError("recipe 'fine-tune' needs pretrained weights; set --weights, or take --recipe eight-steps")
+    rate = _positive(DEFAULT_LR["pretrained"] if lr is None else lr)
+    ratios = UNLIKE_IMAGENET if unlike_imagenet else LIKE_IMAGENET
+    head, all_layers = (tuple(peak * ratio for ratio in ratios) for peak in (rate, rate / 2))
+    phases = (
+        Phase("head", lrs=head, frozen=BODY, schedule="one_cycle", pct_start=0.99),
+        Phase("all layers", all_layers, cycle_epochs=_length(epochs, 3), schedule="one_cycle", pct_start=0.3, div=5.0),
+    )
+    return Recipe(**dataclasses.asdict(settings), phases=phases)
+
+
+def head_only(
+    settings: Settings, *, lr: float | None = None, epochs: int | None = None, unlike_imagenet: bool = False
+) -> Recipe:
+    """Only the head of a pretrained network, from activations that are computed once, for `epochs` (2)."""
+    if settings.weights == "none":
+        raise ValueError(
+            "recipe 'head-only' needs pretrained weights: a frozen random body is of no use; set --weights"
+        )
+    rates = _rates(UNLIKE_IMAGENET if unlike_imagenet else LIKE_IMAGENET, lr)
+    phase = Phase(
+        "head, precomputed", frozen=BODY, augment="none", cut="pooled", num_cycles=_length(epochs, 2), **rates
+    )
+    return Recipe(**dataclasses.asdict(settings), phases=(phase,))
+
+
+def progressive(
+    settings: Settings,
+    *,
+    lr: float | None = None,
+    epochs: int | None = None,
+    unlike_imagenet: bool = False,
+    sizes: tuple[int, ...] = (),
+) -> Recipe:
+    """Progressive resizing: at each size the head, then all layers, with the parameters of the size before.
+
+    Args:
+      settings, lr, unlike_imagenet: as for `eight_steps`.
+      epochs: of all layers at each size (2).
+      sizes: growing, in pixels; default: about .43, .71 and 1 of the settings' image size (96, 160, 224).
+    """
+    smaller = (max(round(settings.image_size * share / 32) * 32, 32) for share in (0.43, 0.71))
+    sizes = sizes or (*smaller, settings.image_size)
+    if any(later <= earlier for earlier, later in itertools.pairwise(sizes)):
+        raise ValueError(f"sizes={sizes} must grow")
+    ratios = (1.0, 1.0, 1.0) if settings.weights == "none" else UNLIKE_IMAGENET if unlike_imagenet else LIKE_IMAGENET
+    rates, phases = _rates(ratios, lr), list[Phase]()
+    for size in sizes:
+        if settings.weights != "none":
+            phases.append(Phase(f"head at {size}", frozen=BODY, image_size=size, **rates))
+            rates = rates if lr is not None else rates | {"lr_from": "previous"}
+        phases.append(
+            Phase(f"all layers at {size}", cycle_epochs=_length(epochs, 2), image_size=size, keep_best=True, **rates)
+        )
+    # What is evaluated and predicted afterwards is the last size.
+    return Recipe(**dataclasses.asdict(dataclasses.replace(settings, image_size=sizes[-1])), phases=tuple(phases))
+
+
+def two_phase(
+    settings: Settings, *, lr: float | None = None, epochs: int | None = None, unlike_imagenet: bool = False
+) -> Recipe:
     """Pretrained: the head on a frozen body, then everything with discriminative rates. From scratch: one phase.
 
     Args:
@@ -21,33 +124,50 @@ def two_phase(settings: Settings, *, lr: float | None = None, epochs: int | None
       lr: rate of the last layer group; None takes `DEFAULT_LR`.
       epochs: length of the last phase as a single cosine cycle; None runs cycles of 1, 2 and 4 epochs (pretrained) or
         1, 2, 4 and 8 (scratch).
+      unlike_imagenet: as for `eight_steps`.
     """
     scratch = settings.weights == "none"
-    rate = DEFAULT_LR["scratch" if scratch else "pretrained"] if lr is None else lr
-    if rate <= 0:
-        raise ValueError(f"lr={rate} must be positive")
-    if epochs is not None and epochs < 1:
-        raise ValueError(f"epochs={epochs} must be at least 1")
-    cycles: dict[str, Any] = (
-        {"cycle_epochs": epochs} if epochs else {"num_cycles": 4 if scratch else 3, "cycle_mult": 2}
-    )
+    rate = _positive(DEFAULT_LR["scratch" if scratch else "pretrained"] if lr is None else lr)
     if scratch:
         # Nothing is pretrained, so there is nothing to freeze and no layer that deserves a lower rate.
-        return Recipe(**dataclasses.asdict(settings), phases=(Phase("from scratch", lrs=(rate,) * 3, **cycles),))
-    lrs = tuple(rate * factor for factor in LIKE_IMAGENET)
-    head = Phase("head", lrs=lrs, frozen=frozen_prefix("stage4"), num_cycles=2)
-    return Recipe(**dataclasses.asdict(settings), phases=(head, Phase("all layers", lrs=lrs, **cycles)))
-
-
-def head_only(settings: Settings, *, lr: float | None = None, epochs: int | None = None) -> Recipe:
-    """Only the head of a pretrained network, on a frozen body: the first phase of `two_phase`, `epochs` long (2)."""
-    if settings.weights == "none":
-        raise ValueError(
-            "recipe 'head-only' needs pretrained weights: a frozen random body is of no use; set --weights"
+        return Recipe(
+            **dataclasses.asdict(settings),
+            phases=(Phase("from scratch", lrs=(rate,) * 3, **_cycles(epochs, 4)),),
         )
-    phase = two_phase(settings, lr=lr).phases[0]
-    return Recipe(**dataclasses.asdict(settings), phases=(dataclasses.replace(phase, num_cycles=epochs or 2),))
+    lrs = tuple(rate * factor for factor in (UNLIKE_IMAGENET if unlike_imagenet else LIKE_IMAGENET))
+    head = Phase("head", lrs=lrs, frozen=BODY, num_cycles=2)
+    return Recipe(**dataclasses.asdict(settings), phases=(head, Phase("all layers", lrs=lrs, **_cycles(epochs, 3))))
 
 
-#: The recipes by name: (settings, lr=, epochs=) -> Recipe.
-RECIPES: dict[str, Callable[..., Recipe]] = {"two-phase": two_phase, "head-only": head_only}
+def _rates(ratios: tuple[float, ...], lr: float | None) -> dict[str, Any]:
+    """A phase's `lrs` and `lr_from`: by the rate that was given, or still to be found."""
+    if lr is None:
+        return {"lrs": ratios, "lr_from": "find"}
+    return {"lrs": tuple(_positive(lr) * ratio for ratio in ratios)}
+
+
+def _cycles(epochs: int | None, num_cycles: int) -> dict[str, Any]:
+    """One cycle of so many epochs; without a number, cycles of 1, 2, 4, .. epochs."""
+    return {"num_cycles": num_cycles, "cycle_mult": 2} if epochs is None else {"cycle_epochs": _length(epochs, 1)}
+
+
+def _length(epochs: int | None, default: int) -> int:
+    if epochs is not None and epochs < 1:
+        raise ValueError(f"epochs={epochs} must be at least 1")
+    return default if epochs is None else epochs
+
+
+def _positive(lr: float) -> float:
+    if lr <= 0:
+        raise ValueError(f"lr={lr} must be positive")
+    return lr
+
+
+#: The recipes by name: (settings, lr=, epochs=, unlike_imagenet=) -> Recipe.
+RECIPES: dict[str, Callable[..., Recipe]] = {
+    "eight-steps": eight_steps,
+    "fine-tune": fine_tune,
+    "head-only": head_only,
+    "progressive": progressive,
+    "two-phase": two_phase,
+}

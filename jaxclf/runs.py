@@ -26,8 +26,11 @@ METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 PREDICTIONS = "predictions.npz"
 SUMMARY = "summary.json"
+RATES = "lr_curves.json"
+SUBMISSION = "submission.csv"
+REPORT = "report.html"
 #: Everything a run writes, and all that `--overwrite` removes.
-CONTENTS = (RECIPE, METRICS, CHECKPOINTS, PREDICTIONS, SUMMARY)
+CONTENTS = (RECIPE, METRICS, CHECKPOINTS, PREDICTIONS, RATES, SUBMISSION, REPORT, SUMMARY)
 
 
 class ClassifierSpec(NamedTuple):
@@ -97,8 +100,23 @@ def create_run(out: Path, recipe: Recipe) -> Path:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    write_atomic(out / RECIPE, to_json(recipe))
+    write_recipe(out, recipe)
     return out
+
+
+def write_recipe(out: Path, recipe: Recipe) -> Path:
+    """Writes `recipe.json`."""
+    return write_atomic(out / RECIPE, to_json(recipe))
+
+
+def write_rates(out: Path, rates: Sequence[Mapping[str, Any]]) -> Path:
+    """Writes `lr_curves.json`: the learning-rate tests so far, with their curves."""
+    return write_atomic(out / RATES, json.dumps(list(rates), allow_nan=False) + "\n")
+
+
+def write_submission(out: Path, text: str) -> Path:
+    """Writes `submission.csv`: what the run says of pictures without labels."""
+    return write_atomic(out / SUBMISSION, text)
 
 
 def append_metrics(out: Path, row: Mapping[str, Any]) -> None:

@@ -105,38 +105,35 @@ class Loaders(NamedTuple):
     """The loaders of a run.
 
     Attributes:
-      train: the training loaders, by whether the phase augments.
-      valid: the validation loader.
+      train: the training loaders, by (image size, whether pictures are presized for augmentation).
+      valid: the validation loaders, by image size.
     """
 
-    train: dict[bool, Loader]
-    valid: Loader
+    train: dict[tuple[int, bool], Loader]
+    valid: dict[int, Loader]
 
     def all(self) -> list[Loader]:
         """Every loader."""
-        return [*self.train.values(), self.valid]
+        return [*self.train.values(), *self.valid.values()]
 
 
 def make_loaders(splits: Splits, recipe: Recipe, preprocess: Preprocess) -> Loaders:
     """The loaders of a recipe's phases. Their caches share the memory: all are kept there, or all on disk."""
-    augmenting = {phase.augment != "none" for phase in recipe.phases}
+    sizes = {phase.image_size or recipe.image_size for phase in recipe.phases} | {recipe.image_size}
+    kinds = {(phase.image_size or recipe.image_size, phase.augment != "none") for phase in recipe.phases}
     cache: CacheKind = recipe.cache
     if cache == "auto":
-        sides = {True: presize(recipe.image_size), False: recipe.image_size}
-        pixels = sum(len(splits.train) * sides[kind] ** 2 for kind in augmenting)
-        pixels += len(splits.valid) * recipe.image_size**2
+        pixels = sum(len(splits.train) * (presize(size) if presized else size) ** 2 for size, presized in kinds)
+        pixels += sum(len(splits.valid) * size**2 for size in sizes)
         cache = "memory" if fits_in_memory(pixels, 1) else "disk"
-    common: dict[str, Any] = {
-        "batch_size": recipe.batch_size,
-        "image_size": recipe.image_size,
-        "preprocess": preprocess,
-        "cache": cache,
-    }
+    common: dict[str, Any] = {"batch_size": recipe.batch_size, "preprocess": preprocess, "cache": cache}
+    training: dict[str, Any] = {"train": True, "seed": recipe.seed, "sampling": recipe.sampling}
     train = {
-        kind: Loader(splits.train, train=True, seed=recipe.seed, presized=kind, sampling=recipe.sampling, **common)
-        for kind in augmenting
+        (size, presized): Loader(splits.train, image_size=size, presized=presized, **training, **common)
+        for size, presized in sorted(kinds)
     }
-    return Loaders(train, Loader(splits.valid, train=False, **common))
+    valid = {size: Loader(splits.valid, image_size=size, train=False, **common) for size in sorted(sizes)}
+    return Loaders(train, valid)
 
 
 def decode(
@@ -163,24 +160,32 @@ def decode(
     found = {
         picture.index: picture for loader in loaders.train.values() for picture in fill(loader, settings.on_bad_image)
     }
-    bad_train = tuple(found[index] for index in sorted(found))
     try:
-        bad_valid = fill(loaders.valid, settings.on_bad_valid_image)
+        found_valid = {
+            picture.index: picture
+            for loader in loaders.valid.values()
+            for picture in fill(loader, settings.on_bad_valid_image)
+        }
     except ValueError as error:
         if settings.on_bad_image == "error":
             raise
         raise ValueError(
             f"{error}. It is a validation picture; --on-bad-valid-image skip leaves those out too"
         ) from error
+    bad = {
+        part: tuple(pictures[index] for index in sorted(pictures))
+        for part, pictures in (("train", found), ("valid", found_valid))
+    }
     train = {kind: loader.without(list(found)) for kind, loader in loaders.train.items()}
-    _check_classes(loaders.valid.classes, next(iter(train.values())), bad_train)
-    valid = loaders.valid.without([picture.index for picture in bad_valid])
-    return Loaders(train, valid), {"train": bad_train, "valid": bad_valid}
+    valid = {size: loader.without(list(found_valid)) for size, loader in loaders.valid.items()}
+    _check_classes(next(iter(train.values())), bad["train"])
+    return Loaders(train, valid), bad
 
 
-def _check_classes(classes: tuple[str, ...], train: Loader, bad: tuple[BadImage, ...]) -> None:
+def _check_classes(train: Loader, bad: tuple[BadImage, ...]) -> None:
     if not bad or train.dataset.multi_label:
         return
+    classes = train.classes
     left = np.bincount(np.delete(train.dataset.labels, [picture.index for picture in bad]), minlength=len(classes))
     if (left == 0).any():
         raise ValueError(f"no picture of class {classes[int(left.argmin())]!r} can be read; the first: {bad[0].reason}")

@@ -108,7 +108,7 @@ def predict_tta(
 
     References: Howard and Gugger, fastai: a layered API for deep learning, arXiv:2002.04688, 2020.
     """
-    _weights(num_views, combine, beta)  # refused before anything is computed
+    _weights(max(num_views, 0), combine, beta)  # refused before anything is computed
     views = predict_views(
         model,
         variables,

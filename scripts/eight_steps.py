@@ -12,14 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
 import jaxclf
 from jaxclf import Phase, plots
-from jaxclf.loop import FitResult
-from jaxclf.metrics import probabilities
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("data")
@@ -58,7 +55,7 @@ def read_rate(curve: jaxclf.LRCurve, name: str) -> float:
     return lr
 
 
-def report(result: FitResult) -> Any:
+def report(result: jaxclf.FitResult) -> Any:
     """Prints the epochs of a fit; returns the variables it ended with."""
     for row in result.epochs:
         loss, accuracy = row["valid_loss"], row["valid_accuracy"]
@@ -66,21 +63,23 @@ def report(result: FitResult) -> Any:
     return result.state.variables
 
 
-# 1. Augmentation on, and pictures without it. (jaxclf.extract_features computes what the frozen body makes of the
-#    latter once and for all; here it is computed anew in each epoch, with the same result.)
+# 1. Augmentation on; and precompute: what the frozen body makes of the plain pictures, computed once.
 common = {"batch_size": args.batch_size, "image_size": args.image_size, "preprocess": preprocess}
 augmented = jaxclf.Loader(data.train, train=True, **common)
 plain = jaxclf.Loader(data.train, train=True, presized=False, **common)
 valid = jaxclf.Loader(data.valid, train=False, **common)
+features = [jaxclf.extract_features(model, variables, loader, cut="pooled") for loader in (plain, valid)]
+pooled = jaxclf.ActivationLoader(features[0], batch_size=args.batch_size, train=True)
+pooled_valid = jaxclf.ActivationLoader(features[1], batch_size=args.batch_size, train=False)
 
 # 2. A learning rate for the new head.
 finder = {"lrs": ratios, "num_steps": args.finder_steps}
-curve = jaxclf.find_lr(model, variables, plain, frozen=body, **finder)
+curve = jaxclf.find_lr(model, variables, pooled, frozen=body, **finder)
 lrs = tuple(read_rate(curve, "2 find_lr") * ratios)
 
-# 3. The head on plain pictures, 4. and on augmented ones, in cycles of one epoch.
-head = Phase("3 head, plain", lrs, frozen=body, augment="none")
-variables = report(fit(model, variables, head, plain, valid, phase_number=0))
+# 3. The head on what was precomputed, 4. and on augmented pictures, in cycles of one epoch.
+head = Phase("3 head, precomputed", lrs, frozen=body, augment="none")
+variables = report(jaxclf.fit(model, variables, head, pooled, pooled_valid, phase_number=0))
 head = Phase("4 head, augmented", lrs, frozen=body, num_cycles=2)
 variables = report(fit(model, variables, head, augmented, valid, phase_number=1, first_epoch=1))
 
@@ -94,19 +93,10 @@ result = fit(model, variables, everything, augmented, valid, phase_number=2, fir
 variables = report(result)
 
 # Test-time augmentation: the mean of the plain picture's probabilities and those of four augmented views.
-views = jaxclf.Loader(data.valid, train=False, presized=True, **common)
-augment = jax.jit(jaxclf.make_augment("side_on", args.image_size))
-total = probabilities(result.predictions.logits)
-for view in range(4):
-    logits = []
-    for number, batch in enumerate(views):
-        key = jax.random.fold_in(jax.random.key(view), number)
-        pixels = jnp.round(255 * augment(key, batch.inputs)).astype(jnp.uint8)
-        logits.append(np.asarray(predict_step(variables, pixels))[batch.mask > 0])
-    total += probabilities(np.concatenate(logits))
-accuracy = (total.argmax(-1) == result.predictions.labels).mean()
-scores = jaxclf.evaluate(model, variables, valid, predict_step=predict_step)
-print(f"accuracy {scores['accuracy']:.3f}, with test-time augmentation {accuracy:.3f}")
+views = jaxclf.predict_tta(model, variables, valid, predict_step=predict_step)
+for name, predictions in (("plain", result.predictions), ("test-time augmentation", views)):
+    scores = jaxclf.summarize(predictions)
+    print(f"{name}: accuracy {scores['accuracy']:.3f}, loss {scores['loss']:.4f}")
 
 # What is taken for what.
 matrix = jaxclf.confusion_matrix(result.predictions)

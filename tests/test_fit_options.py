@@ -6,14 +6,17 @@ import re
 import jax
 import numpy as np
 import pytest
-from test_loop import HEAD, IMAGE_SIZE, coloured, loaders
+from test_loop import HEAD, IMAGE_SIZE, loaders
 
 from jaxclf import loop, phases
-from jaxclf.config import Phase, Settings
+from jaxclf.config import Settings
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ArrayDataset
 from jaxclf.inference import evaluate, predict
+from jaxclf.trees import MODULES
 
+#: Cheap to compile: the head only, on plain pictures.
+PLAIN = dataclasses.replace(HEAD, augment="none")
 #: Validation losses as scripted: the lowest is met twice, the first of them counts.
 TURNING = (0.9, 0.5, 0.7, 0.5, 0.6, 0.8)
 
@@ -29,10 +32,10 @@ def scripted(monkeypatch):
 def test_it_keeps_the_best_epoch_and_stops_when_it_has_turned(tiny, scripted):
     """Cycles of 2 and 4 epochs, patience 3: epoch 1 is the best, so epoch 4 is the last. The average is what counts."""
     model, variables = tiny
-    train, valid = loaders()
+    train, valid = loaders(presized=False)
     states = []
     phase = dataclasses.replace(
-        HEAD, lrs=(0.3,), num_cycles=2, cycle_epochs=2, cycle_mult=2, keep_best=True, patience=3
+        PLAIN, lrs=(0.3,), num_cycles=2, cycle_epochs=2, cycle_mult=2, keep_best=True, patience=3
     )
     result = loop.fit(
         model, variables, phase, train, valid, settings=Settings(ema_decay=0.9),
@@ -51,8 +54,8 @@ def test_it_keeps_the_best_epoch_and_stops_when_it_has_turned(tiny, scripted):
 
 def test_without_keep_best_the_last_epoch_is_what_comes_back(tiny, scripted):
     """And a fit that has come to its end was not stopped, whatever the last losses were."""
-    train, valid = loaders()
-    result = loop.fit(*tiny, dataclasses.replace(HEAD, cycle_epochs=3, patience=1), train, valid)
+    train, valid = loaders(presized=False)
+    result = loop.fit(*tiny, dataclasses.replace(PLAIN, cycle_epochs=3, patience=1), train, valid)
     assert len(result.epochs) == 3 and result.best_epoch == 1 and result.stopped == ""
     np.testing.assert_array_equal(result.predictions.logits, predict(tiny[0], result.state.variables, valid).logits)
 
@@ -60,12 +63,12 @@ def test_without_keep_best_the_last_epoch_is_what_comes_back(tiny, scripted):
 @pytest.mark.parametrize("change", [{"keep_best": True}, {"patience": 2}])
 def test_the_best_epoch_needs_a_validation_set(tiny, change):
     with pytest.raises(ValueError, match="phase 'head' asks for the best epoch .* give a validation loader"):
-        loop.fit(*tiny, dataclasses.replace(HEAD, **change), loaders()[0])
+        loop.fit(*tiny, dataclasses.replace(PLAIN, **change), loaders(presized=False)[0])
 
 
 def test_one_cycle_is_logged_with_its_momentum(tiny):
-    phase = dataclasses.replace(HEAD, schedule="one_cycle", cycle_epochs=2, pct_start=0.5)
-    result = loop.fit(*tiny, phase, loaders()[0], log_every=1)
+    phase = dataclasses.replace(PLAIN, schedule="one_cycle", cycle_epochs=2, pct_start=0.5)
+    result = loop.fit(*tiny, phase, loaders(presized=False)[0], log_every=1)
     assert result.predictions is None and result.best_epoch is None
     schedule, num_steps = phases.phase_schedule(phase, 6)
     momentum = phases.phase_momentum(phase, num_steps, 0.9)
@@ -89,18 +92,18 @@ def test_several_labels_are_learnt_and_evaluated(tiny):
     train = Loader(several(64), batch_size=8, image_size=IMAGE_SIZE, train=True, presized=False)
     valid = Loader(several(21, seed=1), batch_size=8, image_size=IMAGE_SIZE, train=False)
     before = evaluate(model, variables, valid, multi_label=True)
-    phase = dataclasses.replace(HEAD, lrs=(0.3,), cycle_epochs=4, augment="none")
-    settings = Settings(loss="sigmoid", threshold=0.3, clip_norm=5.0)
+    phase = dataclasses.replace(PLAIN, lrs=(0.05,), frozen=MODULES[:4], cycle_epochs=4)
+    settings = Settings(loss="sigmoid", threshold=0.3)
     result = loop.fit(model, variables, phase, train, valid, settings=settings)
     after = evaluate(model, result.state.variables, valid, multi_label=True, threshold=0.3)
     last = result.epochs[-1]
     assert (last["valid_loss"], last["valid_accuracy"]) == (after["loss"], after["accuracy"])
-    assert after["loss"] < 0.7 * before["loss"] and after["accuracy"] > 0.8 and after["num_examples"] == 21
+    assert after["loss"] < 0.5 * before["loss"] and after["accuracy"] > 0.8 and after["num_examples"] == 21
     assert 0.0 <= result.epochs[0]["train_accuracy"] < last["train_accuracy"] <= 1.0
     with pytest.raises(ValueError, match="set --loss softmax"):
-        loop.fit(model, variables, phase, loaders()[0], valid, settings=settings)
+        loop.fit(model, variables, phase, loaders(presized=False)[0], valid, settings=settings)
     with pytest.raises(ValueError, match="set --loss softmax"):
-        loop.fit(model, variables, phase, train, loaders()[1], settings=settings)
+        loop.fit(model, variables, phase, train, loaders(presized=False)[1], settings=settings)
 
 
 def test_a_failed_step_ends_the_fit_at_the_next_transfer(tiny, monkeypatch):
@@ -119,9 +122,15 @@ def test_a_failed_step_ends_the_fit_at_the_next_transfer(tiny, monkeypatch):
     monkeypatch.setattr(phases, "make_train_step", make)
     rows = []
     with pytest.raises(loop.NonFiniteLoss) as error:
-        loop.fit(*tiny, dataclasses.replace(HEAD, cycle_epochs=2), loaders()[0], log_every=3, on_log=rows.append)
+        loop.fit(
+            *tiny,
+            dataclasses.replace(PLAIN, cycle_epochs=2),
+            loaders(presized=False)[0],
+            log_every=3,
+            on_log=rows.append,
+        )
     assert len(copies) == 6 and [row["step"] for row in rows] == [2]
-    rates = 0.01 * np.asarray(phases.phase_schedule(dataclasses.replace(HEAD, cycle_epochs=2), 6)[0](4))
+    rates = 0.01 * np.asarray(phases.phase_schedule(dataclasses.replace(PLAIN, cycle_epochs=2), 6)[0](4))
     assert f"at step 4 of phase 'head' (learning rates {', '.join([f'{rates:.3g}'] * 3)})" in str(error.value)
     state = error.value.state
     assert state.step == state.failed_at == 4
@@ -129,12 +138,11 @@ def test_a_failed_step_ends_the_fit_at_the_next_transfer(tiny, monkeypatch):
 
 
 def test_too_high_a_rate_diverges_with_a_message(tiny):
-    with pytest.raises(loop.NonFiniteLoss, match=r"at step \d+ of phase 'all' \(learning rates \S*e\+29") as error:
-        loop.fit(
-            *tiny,
-            Phase("all", lrs=(1e30,), cycle_epochs=3),
-            Loader(coloured(50), batch_size=8, image_size=IMAGE_SIZE, train=True),
-        )
+    phase = dataclasses.replace(PLAIN, lrs=(3e38,))
+    with pytest.raises(
+        loop.NonFiniteLoss, match=r"step \d+ of phase 'head' \(learning rates \S*e\+38\).* lower rate"
+    ) as error:
+        loop.fit(*tiny, phase, loaders(presized=False)[0])
     step = int(re.search(r"step (\d+)", str(error.value))[1])
     assert error.value.state.step == step
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(error.value.state))

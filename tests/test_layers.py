@@ -30,8 +30,8 @@ LAYERS = {
     **dict.fromkeys(("models", "data"), 1),
     **dict.fromkeys(("weights", "groups", "optim"), 2),
     **dict.fromkeys(("state", "steps", "phases", "inference", "checkpoint", "loop", "scanned"), 3),
-    **dict.fromkeys(("analysis", "features", "gradcam", "lr_finder", "plots", "runs", "tta"), 4),
-    **dict.fromkeys(("recipes", "setup", "recipe", "evaluation"), 5),
+    **dict.fromkeys(("analysis", "features", "gradcam", "lr_finder", "plots", "runs", "sweep", "tta"), 4),
+    **dict.fromkeys(("recipes", "setup", "training", "scoring", "recipe", "evaluation"), 5),
     "cli": 6,
     "__main__": 7,
 }

@@ -15,6 +15,8 @@ from jaxclf.metrics import (
 )
 from jaxclf.metrics.multilabel import Threshold
 
+#: Figures that agree to so many decimals are equal: far above the rounding of their sums, which depends on the machine.
+DECIMALS = 12
 #: How undecided a classifier is: by its largest probability, by the lead of that over the next, or by all of them.
 Uncertainty = Literal["confidence", "margin", "entropy"]
 
@@ -66,7 +68,7 @@ def top_losses(
         return _pick(predictions, k, -example_losses(predictions))
     _check_k(k)
     losses = multi_label_losses(predictions)
-    rows = np.lexsort((predictions.index, -losses))[:k]
+    rows = np.lexsort((predictions.index, np.round(-losses, DECIMALS)))[:k]
     chosen = label_probabilities(predictions.logits[rows])
     labels = predictions.labels[rows]
     return Examples(rows, predictions.index[rows], labels, decide(chosen, threshold), losses[rows], chosen)
@@ -172,7 +174,7 @@ def _pick(predictions: Predictions, k: int, order: np.ndarray, allowed: np.ndarr
     known = np.asarray(predictions.labels) >= 0
     losses = example_losses(predictions._replace(labels=np.where(known, predictions.labels, 0)))
     losses = np.where(known, losses, np.nan)
-    rows = np.lexsort((predictions.index, order))
+    rows = np.lexsort((predictions.index, np.round(order, DECIMALS)))
     rows = rows[allowed[rows]][:k] if allowed is not None else rows[:k]
     predicted = predictions.logits[rows].argmax(-1)
     chosen = np.take_along_axis(probabilities(predictions.logits[rows]), predicted[:, None], -1)[:, 0]

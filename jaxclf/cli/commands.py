@@ -13,6 +13,7 @@ import tyro
 from jaxclf.cli.arguments import DataArgument, RunArgument, UsageError, Work, positional
 from jaxclf.cli.check import check
 from jaxclf.cli.find_lr import find_lr
+from jaxclf.cli.sweep import sweep
 from jaxclf.config import Recipe, Settings
 
 
@@ -21,9 +22,12 @@ def fit(
     /,
     out: str,
     settings: tyro.conf.OmitArgPrefixes[Settings] = Settings(),  # noqa: B008  # a frozen dataclass
-    recipe: str = "two-phase",
+    recipe: str = "eight-steps",
     lr: float | None = None,
     epochs: int | None = None,
+    like_imagenet: bool = False,
+    unlike_imagenet: bool = False,
+    sizes: tuple[int, ...] = (),
     plan: bool = False,
     overwrite: bool = False,
 ) -> Work:
@@ -32,21 +36,32 @@ def fit(
     DATA is a folder, or a zip of one, that holds train/CLASS/* and valid/CLASS/* (or val, validation), or just
     CLASS/*: then a share of each class is held back for validation. Or a CSV file with the columns file,label[,split],
     where "|" stands between several labels (train those with --loss sigmoid). Or tfds:NAME, a prepared data set of
-    tensorflow-datasets. With pretrained weights the head is trained first, then all layers at lower rates for the
-    earlier ones; without, all layers at one rate.
+    tensorflow-datasets. With pretrained weights a rate is found, the head is trained first, then all layers at lower
+    rates for the earlier ones; without, all layers at one rate.
 
     Example: jaxclf fit photos --out runs/photos --arch resnet18 --weights none --image-size 96
 
     Args:
       data: folder, zip or CSV of photos, or tfds:NAME.
       out: the RUN folder to make.
-      recipe: "two-phase", "head-only", or the recipe.json of another run, which brings its own settings and phases.
-      lr: learning rate of the last layer group; none takes 0.01 with pretrained weights, 0.05 without.
+      recipe: "eight-steps" (the head from cached activations, with augmentation, then all layers), "fine-tune"
+        (fastai 2's), "head-only", "progressive" (growing image sizes), "two-phase" (no search for a rate), or the
+        recipe.json of another run, which brings its own settings and phases.
+      lr: learning rate of the last layer group; none finds it, or takes 0.01 (0.05 from scratch).
       epochs: length of the last phase, as one cosine cycle; none takes the recipe's cycles.
+      like_imagenet: earlier layer groups learn at 1/100 and 1/10 of the rate, for photos like ImageNet's (default).
+      unlike_imagenet: at 1/9 and 1/3 of it, for satellite or medical pictures.
+      sizes: growing image sizes of "progressive"; none takes about .43, .71 and 1 of the image size.
       plan: print the phases and stop.
       overwrite: replace a run that is already in RUN.
     """
-    return functools.partial(_fit, data, out, settings, recipe, lr, epochs, plan, overwrite)
+    if like_imagenet and unlike_imagenet:
+        raise UsageError("give one of --like-imagenet and --unlike-imagenet, not both")
+    options: dict[str, Any] = {"lr": lr, "epochs": epochs, "unlike_imagenet": unlike_imagenet}
+    if sizes and recipe != "progressive":
+        raise UsageError(f"sizes={sizes} are for the recipe 'progressive', not for {recipe!r}")
+    options |= {"sizes": sizes} if sizes else {}
+    return functools.partial(_fit, data, out, settings, recipe, options, plan, overwrite)
 
 
 def _fit(
@@ -54,15 +69,14 @@ def _fit(
     out: str,
     settings: Settings,
     recipe_name: str,
-    lr: float | None,
-    epochs: int | None,
+    options: dict[str, Any],
     plan: bool,
     overwrite: bool,
 ) -> int:
     from jaxclf.cli.terminal import Terminal
     from jaxclf.recipe import run_recipe
 
-    recipe = _recipe(recipe_name, settings, lr, epochs)
+    recipe = _recipe(recipe_name, settings, options)
     terminal = Terminal()
     if plan:
         terminal.show_plan(recipe)
@@ -73,7 +87,7 @@ def _fit(
     return 0
 
 
-def _recipe(name: str, settings: Settings, lr: float | None, epochs: int | None) -> Recipe:
+def _recipe(name: str, settings: Settings, options: dict[str, Any]) -> Recipe:
     from jaxclf.config import from_json
     from jaxclf.models import get_config
     from jaxclf.recipes import RECIPES
@@ -81,13 +95,13 @@ def _recipe(name: str, settings: Settings, lr: float | None, epochs: int | None)
     if name in RECIPES:
         try:
             get_config(settings.arch)
-            return RECIPES[name](settings, lr=lr, epochs=epochs)
+            return RECIPES[name](settings, **options)
         except ValueError as error:
             raise UsageError(str(error)) from error
     path = Path(name)
     if not path.is_file():
         raise UsageError(f"recipe={name!r} is neither a file nor one of {', '.join(RECIPES)}")
-    if lr is not None or epochs is not None or settings != Settings():
+    if any(options.values()) or settings != Settings():
         raise UsageError(f"recipe {path} brings its own settings and phases; edit the file instead of giving flags")
     try:
         return from_json(Recipe, path.read_text(encoding="utf-8"))
@@ -275,6 +289,7 @@ def weights() -> Work:
 COMMANDS: dict[str, Callable[..., Work]] = {
     "fit": fit,
     "find-lr": find_lr,
+    "sweep": sweep,
     "evaluate": evaluate,
     "predict": predict,
     "check": check,

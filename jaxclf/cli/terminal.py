@@ -97,13 +97,14 @@ class Terminal(Observer):
     def show_plan(self, recipe: Recipe) -> None:
         """Prints the phases of a recipe."""
         table = Table(
-            "phase", "frozen", "rates", "epochs", "augmentation", title=f"{recipe.arch}, {recipe.image_size} px"
+            "phase", "frozen", "from", "rates", "epochs", "augmentation", title=f"{recipe.arch}, {recipe.image_size} px"
         )
         for phase in recipe.phases:
             table.add_row(
                 phase.name,
                 describe_frozen(phase),
-                ", ".join(f"{lr:.3g}" for lr in phase.lrs),
+                f"activations at {phase.cut}" if phase.cut else f"pictures, {phase.image_size or recipe.image_size} px",
+                describe_rates(phase),
                 describe_cycles(phase),
                 phase.augment,
             )
@@ -155,6 +156,13 @@ def describe_frozen(phase: Phase) -> str:
     if phase.frozen == MODULES[:-1]:
         return "the whole body"
     return f"{phase.frozen[0]} to {phase.frozen[-1]}" if len(phase.frozen) > 1 else phase.frozen[0]
+
+
+def describe_rates(phase: Phase) -> str:
+    """A phase's rates, or how they will be found."""
+    rates = ", ".join(f"{lr:.3g}" for lr in phase.lrs)
+    sources = {"given": rates, "find": f"from find_lr x {rates}", "previous": f"as before x {rates}"}
+    return rates if len(set(phase.lrs)) > 1 and phase.lr_from == "given" else sources[phase.lr_from]
 
 
 def describe_cycles(phase: Phase) -> str:

@@ -96,11 +96,16 @@ def show_batch(
     if len(rows) == 0:
         raise ValueError("there are no pictures to show: the batch is empty or all padding")
     pixels = denormalize(images[rows], mean, std)
-    columns = min(columns, len(rows))
-    lines = -(-len(rows) // columns)
     titles = [_wrap(label_text(labels[row], classes)) for row in rows]
     if names is not None:
         titles = [f"{title}\n{shorten(names[int(row)], LINE_LENGTH)}" for title, row in zip(titles, rows, strict=True)]
+    return picture_grid(pixels, titles, columns=columns)
+
+
+def picture_grid(pixels: np.ndarray, titles: Sequence[str], *, columns: int) -> "Figure":
+    """Pictures uint8 [b, h, w, 3] or [b, h, w, 1], b >= 1, row by row under their titles; one axes for each."""
+    columns = min(columns, len(pixels))
+    lines = -(-len(pixels) // columns)
     title_inches = 0.1 + 0.14 * max(title.count("\n") + 1 for title in titles)
     figure = new_figure(CELL_INCHES * columns, (CELL_INCHES + title_inches) * lines)
     for place, (title, picture) in enumerate(zip(titles, pixels, strict=True), 1):

@@ -1,0 +1,101 @@
+"""What a finished classifier is worth: test-time augmentation, calibration, the test part."""
+
+import csv
+import io
+from typing import Any
+
+import numpy as np
+
+from jaxclf.analysis import compare_predictions, cross_fit_temperature
+from jaxclf.config import Recipe
+from jaxclf.data.loader import Loader
+from jaxclf.data.sources import DataSource
+from jaxclf.inference import predict
+from jaxclf.metrics import Predictions, accuracy_standard_error, label_probabilities, probabilities, summarize
+from jaxclf.models.classifier import Classifier
+from jaxclf.steps import PredictStep
+from jaxclf.trees import Tree
+from jaxclf.tta import predict_tta
+
+#: Augmented views of test-time augmentation, beside the plain one.
+TTA_VIEWS = 4
+
+
+def difference(before: Predictions, after: Predictions, recipe: Recipe) -> dict[str, Any]:
+    """`loss_difference`: [mean, standard error] of the per-image loss, after - before; below 0 is better."""
+    compared = compare_predictions(before, after, multi_label=recipe.multi_label, threshold=recipe.threshold)
+    return {"loss_difference": [float(compared.loss.mean), float(compared.loss.standard_error)]}
+
+
+def score_tta(
+    model: Classifier,
+    variables: Tree,
+    loader: Loader,
+    recipe: Recipe,
+    plain: Predictions,
+    predict_step: PredictStep,
+) -> dict[str, Any]:
+    """Figures of test-time augmentation, and its paired difference to the plain pictures' predictions."""
+    augment = next((phase.augment for phase in reversed(recipe.phases) if phase.augment != "none"), "side_on")
+    views = predict_tta(
+        model,
+        variables,
+        loader,
+        num_views=TTA_VIEWS,
+        augment=augment,
+        seed=recipe.seed,
+        multi_label=recipe.multi_label,
+        predict_step=predict_step,
+    )
+    scores = summarize(views, multi_label=recipe.multi_label, threshold=recipe.threshold)
+    return {**scores, "num_views": TTA_VIEWS, "augment": augment, **difference(plain, views, recipe)}
+
+
+def score_calibration(predictions: Predictions, recipe: Recipe) -> dict[str, Any] | None:
+    """The temperature, and what it brings on held-out folds; None for too few examples to hold any out."""
+    if len(predictions.labels) < 10:
+        return None
+    found = cross_fit_temperature(predictions, seed=recipe.seed, multi_label=recipe.multi_label)
+    return {
+        # At a bound the examples do not say what it should be (all of them right, for example).
+        "temperature": 1.0 if found.at_bound else found.temperature,
+        "at_bound": bool(found.at_bound),
+        "loss_before": found.loss_before,
+        "loss_after": found.loss_after,
+        "ece_before": found.ece_before,
+        "ece_after": found.ece_after,
+    }
+
+
+def score_test(
+    model: Classifier, variables: Tree, source: DataSource, recipe: Recipe, like: Loader, predict_step: PredictStep
+) -> tuple[dict[str, Any] | None, str | None]:
+    """The test part: (figures, None) where it has labels, (None, the text of submission.csv) where it has none."""
+    loader = Loader(
+        source,
+        batch_size=recipe.batch_size,
+        image_size=recipe.image_size,
+        train=False,
+        preprocess=like.preprocess,
+        cache="none",
+    )
+    predictions = predict(model, variables, loader, predict_step=predict_step)
+    if not source.multi_label and (predictions.labels < 0).any():
+        return None, _submission(predictions, source, recipe)
+    scores: dict[str, Any] = summarize(predictions, multi_label=recipe.multi_label, threshold=recipe.threshold)
+    if not recipe.multi_label:
+        scores["accuracy_standard_error"] = accuracy_standard_error(scores["accuracy"], len(predictions.labels))
+    return scores, None
+
+
+def _submission(predictions: Predictions, source: DataSource, recipe: Recipe) -> str:
+    """A line per picture: file, label (or labels with "|" between them), and the probability of each class."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["file", "label", *source.classes])
+    rows = (label_probabilities if recipe.multi_label else probabilities)(predictions.logits)
+    for index, row in zip(predictions.index, rows, strict=True):
+        chosen = np.flatnonzero(row >= recipe.threshold) if recipe.multi_label else [row.argmax()]
+        label = "|".join(source.classes[i] for i in chosen)
+        writer.writerow([source.name(int(index)), label, *(f"{value:.6f}" for value in row)])
+    return table.getvalue()

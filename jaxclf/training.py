@@ -1,0 +1,209 @@
+"""One phase of a run: its loaders, activations computed once where it asks for them, its rate, its fit."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxclf.config import Phase, Recipe
+from jaxclf.data.activations import ActivationLoader
+from jaxclf.data.loader import Loader
+from jaxclf.features import extract_features
+from jaxclf.loop import FitResult, Row, fit
+from jaxclf.lr_curve import LRCurve, Suggestion, suggestions
+from jaxclf.lr_finder import find_lr
+from jaxclf.models.classifier import Classifier
+from jaxclf.recipes import DEFAULT_LR
+from jaxclf.setup import Loaders, Observer
+from jaxclf.state import TrainState
+from jaxclf.steps import PredictStep
+from jaxclf.trees import Tree
+
+#: The rules that are asked for a rate, in this order, until one applies.
+RULES = ("valley", "steep", "minimum")
+#: Steps of a learning-rate test: as many as the phase will have, within these bounds; on activations always the most.
+FINDER_STEPS = (40, 100)
+
+
+class FoundRate(NamedTuple):
+    """What a learning-rate test said. `rule` is None where no rule applied, and `lr` then the default."""
+
+    phase: str
+    lr: float
+    rule: str | None
+    curve: LRCurve
+    suggestions: dict[str, Suggestion]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        curve = {name: values.tolist() for name, values in self.curve._asdict().items() if hasattr(values, "tolist")}
+        return {
+            "phase": self.phase,
+            "lr": self.lr,
+            "rule": self.rule,
+            "seconds": self.seconds,
+            "reason": self.curve.reason,
+            "suggestions": {name: {"lr": s.lr, "reason": s.reason} for name, s in self.suggestions.items()},
+            "curve": curve,
+        }
+
+
+class PhaseResult(NamedTuple):
+    """What a phase brought.
+
+    Attributes:
+      fit: from `jaxclf.fit`.
+      phase: the phase as it was run, its rates found.
+      rate: the learning-rate test before it, if there was one.
+      cached: what was computed once for it: cut, rows, bytes, dtype, seconds; None if it was trained from pictures.
+    """
+
+    fit: FitResult
+    phase: Phase
+    rate: FoundRate | None
+    cached: dict[str, Any] | None
+
+
+def run_phase(
+    model: Classifier,
+    variables: Tree,
+    recipe: Recipe,
+    number: int,
+    loaders: Loaders,
+    *,
+    observer: Observer,
+    previous_lr: float | None = None,
+    predict_step: PredictStep | None = None,
+    on_log: Callable[[Row], None] | None = None,
+    on_epoch: Callable[[Row, TrainState], None] | None = None,
+) -> PhaseResult:
+    """Runs phase `number` of a recipe from these variables.
+
+    Args:
+      model, variables: the classifier.
+      recipe: its phases before `number` say how many epochs went before.
+      number: of the phase.
+      loaders: of pictures.
+      observer: told what happens.
+      previous_lr: the last layer group's rate in the phase before, for `lr_from="previous"`.
+      predict_step: a compiled one for pictures of the recipe's image size.
+      on_log, on_epoch: see `jaxclf.fit`.
+
+    Raises:
+      ValueError: see `jaxclf.fit`; for `lr_from="previous"` without a phase before.
+    """
+    phase = recipe.phases[number]
+    size = phase.image_size or recipe.image_size
+    train: Loader | ActivationLoader = loaders.train[size, phase.augment != "none"]
+    valid: Loader | ActivationLoader = loaders.valid[size]
+    cached = None
+    if phase.cut is not None:
+        assert isinstance(train, Loader) and isinstance(valid, Loader)
+        train, valid, cached = _activations(model, variables, phase, recipe, train, valid, observer)
+        predict_step = None
+    rate = None
+    if phase.lr_from == "find":
+        rate = _find_rate(model, variables, phase, recipe, train, observer)
+    lr = rate.lr if rate is not None else previous_lr
+    if phase.lr_from != "given":
+        if lr is None:
+            raise ValueError(f"phase {phase.name!r} takes the rate of the phase before it, and there is none")
+        lrs = tuple(lr * ratio for ratio in phase.lrs)
+        phase = dataclasses.replace(phase, lrs=lrs, lr_from="given")
+    with observer.phase(phase, number, len(recipe.phases)) as on_step:
+        result = fit(
+            model,
+            variables,
+            phase,
+            train,
+            valid,
+            settings=recipe,
+            phase_number=number,
+            first_epoch=sum(earlier.num_epochs for earlier in recipe.phases[:number]),
+            predict_step=predict_step,
+            on_step=on_step,
+            on_log=on_log,
+            on_epoch=on_epoch,
+        )
+    return PhaseResult(result, phase, rate, cached)
+
+
+def _activations(
+    model: Classifier,
+    variables: Tree,
+    phase: Phase,
+    recipe: Recipe,
+    train: Loader,
+    valid: Loader,
+    observer: Observer,
+) -> tuple[ActivationLoader, ActivationLoader, dict[str, Any]]:
+    """The phase's loaders of activations, and what they are."""
+    assert phase.cut is not None
+    started = time.perf_counter()
+    total = len(train.kept) * phase.num_views + len(valid.kept)
+    with observer.task(f"computing activations at {phase.cut}", total) as progress:
+        bank = {"num_views": phase.num_views, "augment": phase.augment} if phase.num_views > 1 else {}
+        features = extract_features(
+            model,
+            variables,
+            train,
+            cut=phase.cut,
+            seed=recipe.seed,
+            on_progress=lambda done, _: progress(done, total),
+            **bank,  # type: ignore[arg-type]  # the two fields
+        )
+        before = len(train.kept) * phase.num_views
+        held_back = extract_features(
+            model, variables, valid, cut=phase.cut, on_progress=lambda done, _: progress(before + done, total)
+        )
+    cached = {
+        "phase": phase.name,
+        "cut": phase.cut,
+        "rows": len(features) * phase.num_views + len(held_back),
+        "bytes": features.nbytes + held_back.nbytes,
+        "dtype": str(features.dtype),
+        "placement": features.placement,
+        "seconds": time.perf_counter() - started,
+        "epochs_saved": phase.num_epochs - 1,
+    }
+    return (
+        ActivationLoader(
+            features, batch_size=recipe.batch_size, train=True, seed=recipe.seed, sampling=recipe.sampling
+        ),
+        ActivationLoader(held_back, batch_size=recipe.batch_size, train=False),
+        cached,
+    )
+
+
+def _find_rate(
+    model: Classifier,
+    variables: Tree,
+    phase: Phase,
+    recipe: Recipe,
+    train: Loader | ActivationLoader,
+    observer: Observer,
+) -> FoundRate:
+    started = time.perf_counter()
+    least, most = FINDER_STEPS
+    steps = most if phase.cut is not None else min(max(phase.num_epochs * len(train), least), most)
+    with observer.task("finding the rate", steps) as progress:
+        curve = find_lr(
+            model,
+            variables,
+            train,
+            lrs=phase.lrs,
+            frozen=phase.frozen,
+            num_steps=steps,
+            settings=recipe,
+            augment=phase.augment,
+            on_step=lambda at: progress(at.step, at.num_steps),
+        )
+    found = suggestions(curve)
+    rule = next((name for name in RULES if found[name].lr is not None), None)
+    lr = DEFAULT_LR["scratch" if recipe.weights == "none" else "pretrained"] if rule is None else found[rule].lr
+    assert lr is not None
+    why = found[RULES[0]].reason if rule is None else found[rule].reason
+    suggested = f"no rule applies ({why}); the default" if rule is None else f"rule {rule}"
+    observer.note(f"rate for {phase.name!r}: {lr:.2g} by {suggested}, from {len(curve.lrs)} steps")
+    return FoundRate(phase.name, lr, rule, curve, found, time.perf_counter() - started)

@@ -1,0 +1,227 @@
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import logsumexp
+
+from jaxclf.augment import make_augment, normalize
+from jaxclf.data import loader as loader_module
+from jaxclf.data.activations import ActivationDataset, ActivationLoader
+from jaxclf.data.loader import Loader
+from jaxclf.data.sources import ArrayDataset, ImageFolder
+from jaxclf.inference import predict
+from jaxclf.metrics import Predictions, accuracy, label_probabilities, log_probabilities, probabilities
+from jaxclf.steps import make_predict_step
+from jaxclf.tta import Views, combine_views, make_view_step, predict_tta, predict_views
+
+SIZE, N = 32, 10
+PIXELS = np.random.default_rng(0).integers(0, 256, (N, 48, 40, 3), np.uint8)
+DATASET = ArrayDataset(PIXELS, np.arange(N) % 3, classes=("a", "b", "c"))
+
+
+def make_loader(dataset=DATASET, batch_size=4, **options):
+    return Loader(dataset, batch_size=batch_size, image_size=SIZE, train=False, **options)
+
+
+class Linear:
+    """In place of a network: a weighted sum of all pixels for each class, which sees any change of any of them."""
+
+    def apply(self, variables, images, start=None):
+        return images.reshape(len(images), -1) @ variables
+
+
+MODEL = Linear()
+VARIABLES = np.random.default_rng(2).normal(0, 0.02, (SIZE * SIZE * 3, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def steps():
+    preprocess = make_loader().preprocess
+    return {
+        "predict_step": make_predict_step(MODEL, preprocess=preprocess),
+        "view_step": make_view_step(MODEL, preprocess=preprocess),
+    }
+
+
+@pytest.fixture(scope="module")
+def views(steps):
+    return predict_views(MODEL, VARIABLES, make_loader(), num_views=3, **steps)
+
+
+def test_the_plain_view_is_what_predict_says(steps, views):
+    plain = predict(MODEL, VARIABLES, make_loader())
+    np.testing.assert_array_equal(views.logits[0], plain.logits)
+    np.testing.assert_array_equal(views.labels, plain.labels)
+    np.testing.assert_array_equal(views.index, np.arange(N))
+    none, seen = predict_tta(MODEL, VARIABLES, make_loader(), num_views=0, return_views=True, **steps)
+    np.testing.assert_allclose(probabilities(none.logits), probabilities(plain.logits), rtol=1e-5)
+    np.testing.assert_array_equal(seen, probabilities(plain.logits)[None])
+
+
+def test_an_augmented_view_is_the_presized_picture_drawn_with_its_own_key(views):
+    loader = make_loader(presized=True)
+    augment = jax.jit(make_augment("side_on", SIZE))
+    for view, index in ((1, 0), (1, 1), (3, 9)):
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), view), index)
+        drawn = normalize(
+            augment(key, loader.prepared[index].image[None]), loader.preprocess.mean, loader.preprocess.std
+        )
+        np.testing.assert_allclose(views.logits[view, index], MODEL.apply(VARIABLES, drawn)[0], atol=1e-4)
+
+
+def test_views_do_not_depend_on_batches_or_on_other_pictures(steps, views):
+    def logits(loader, num_views, **options):
+        found = predict_views(MODEL, VARIABLES, loader, num_views=num_views, **steps, **options)
+        return found.index, found.logits
+
+    assert np.abs(views.logits[1] - views.logits[2]).min(0).max() > 0.01, "views differ"
+    for loader, num_views, expected in (
+        (make_loader(batch_size=3), 3, np.arange(N)),
+        (make_loader().without([0, 5]), 2, np.setdiff1d(np.arange(N), [0, 5])),
+        (make_loader(batch_size=8, num_shards=2, shard_index=1), 1, np.arange(4, 8)),
+    ):
+        index, found = logits(loader, num_views)
+        np.testing.assert_array_equal(index, expected)
+        np.testing.assert_allclose(found, views.logits[: num_views + 1, expected], atol=1e-4)
+    _, other = logits(make_loader(), 1, seed=1)
+    assert np.abs(other[1] - views.logits[1]).max() > 0.01, "views depend on the seed"
+
+
+def test_one_compilation_serves_all_views_and_every_file_is_read_once_more(tiny, photos, monkeypatch):
+    model, variables = tiny
+    calls = []
+    for name in ("presized_pixels", "evaluation_pixels"):
+        original = getattr(loader_module, name)
+        monkeypatch.setattr(
+            loader_module,
+            name,
+            lambda image, preprocess, f=original, name=name: (calls.append(name), f(image, preprocess))[1],
+        )
+    source = ImageFolder(photos / "valid")
+    loader = make_loader(source, cache="memory")
+    step = make_view_step(model, preprocess=loader.preprocess)
+    found = predict_tta(model, variables, loader, num_views=4, view_step=step)
+    assert step._cache_size() == 1
+    assert calls.count("presized_pixels") == calls.count("evaluation_pixels") == len(source) == len(found.index)
+    assert 0.0 <= accuracy(found) <= 1.0
+
+
+def test_tta_is_the_combination_of_its_views(steps, views):
+    found, seen = predict_tta(MODEL, VARIABLES, make_loader(), num_views=3, beta=0.25, return_views=True, **steps)
+    assert isinstance(found, Predictions) and found.logits.dtype == np.float32
+    np.testing.assert_array_equal(seen, probabilities(views.logits))
+    expected = 0.25 * seen[0] + 0.75 * seen[1:].mean(0)
+    np.testing.assert_allclose(np.exp(found.logits), expected, rtol=1e-5)
+
+
+def test_views_of_several_labels(steps, views):
+    labels = np.random.default_rng(1).integers(0, 2, (N, 3)).astype(np.float32)
+    source = ArrayDataset(PIXELS, labels, classes=("a", "b", "c"))
+    found, seen = predict_tta(
+        MODEL, VARIABLES, make_loader(source), num_views=3, multi_label=True, return_views=True, **steps
+    )
+    np.testing.assert_array_equal(found.labels, labels)
+    np.testing.assert_array_equal(seen, label_probabilities(views.logits))
+    np.testing.assert_allclose(label_probabilities(found.logits), seen.mean(0), rtol=1e-5)
+
+
+# Combining, without a network
+
+V, C = 4, 3
+SEEDS = st.integers(0, 10**6)
+
+
+def random_views(seed, scale=3.0, num=20):
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(0, scale, (V, num, C)).astype(np.float32)
+    return Views(logits, generator.integers(0, C, num), np.arange(num))
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS, st.one_of(st.none(), st.floats(0, 1)))
+def test_combinations_by_their_formulas(seed, beta):
+    views = random_views(seed)
+    weights = np.full(V, 1 / V) if beta is None else np.array([beta] + [(1 - beta) / (V - 1)] * (V - 1))
+    weights = weights[:, None, None]
+    p, s = probabilities(views.logits), label_probabilities(views.logits)
+    geometric, yes, no = ((p**weights).prod(0), (s**weights).prod(0), ((1 - s) ** weights).prod(0))
+    expected = {
+        ("mean", False): (weights * p).sum(0),
+        ("log_mean", False): geometric / geometric.sum(-1, keepdims=True),
+        ("mean", True): (weights * s).sum(0),
+        ("log_mean", True): yes / (yes + no),
+    }
+    if beta is None:
+        expected["max", False] = p.max(0) / p.max(0).sum(-1, keepdims=True)
+        expected["max", True] = s.max(0)
+    for (combine, multi_label), probability in expected.items():
+        logits = combine_views(views, combine=combine, beta=beta, multi_label=multi_label).logits
+        found = label_probabilities(logits) if multi_label else np.exp(logits.astype(np.float64))
+        np.testing.assert_allclose(found, probability, rtol=2e-5, err_msg=f"{combine} {multi_label}")
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS, st.permutations(range(1, V)), st.sampled_from(["mean", "log_mean", "max"]), st.booleans())
+def test_the_order_of_the_augmented_views_does_not_matter(seed, order, combine, multi_label):
+    views = random_views(seed)
+    beta = None if combine == "max" else 0.3
+    other = views._replace(logits=views.logits[[0, *order]])
+    first, second = (combine_views(v, combine=combine, beta=beta, multi_label=multi_label) for v in (views, other))
+    np.testing.assert_allclose(first.logits, second.logits, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("combine", ["mean", "log_mean", "max"])
+def test_equal_views_change_nothing_and_nothing_overflows(combine, multi_label):
+    one = random_views(0).logits[0]
+    sure = np.array([[3e3, 0.0, -3e3]], np.float32)
+    logits = np.concatenate([one, sure])
+    views = Views(np.stack([logits] * V), np.zeros(len(logits), int), np.arange(len(logits)))
+    found = combine_views(views, combine=combine, multi_label=multi_label).logits
+    np.testing.assert_allclose(found, logits if multi_label else log_probabilities(logits), rtol=1e-5, atol=1e-5)
+
+
+def test_beta_at_its_ends_leaves_out_views():
+    logits = np.array([[[0.0, 2e3, 0.0]], [[2e3, 0.0, 0.0]], [[0.0, 0.0, 2e3]]])
+    views = Views(logits, np.array([0]), np.array([0]))
+    np.testing.assert_allclose(combine_views(views, beta=1.0).logits, [[-2e3, 0, -2e3]])
+    augmented = logsumexp(log_probabilities(logits[1:]), axis=0) - np.log(2)
+    np.testing.assert_allclose(combine_views(views, beta=0.0).logits, augmented, rtol=1e-6)
+    several = combine_views(views, beta=1.0, multi_label=True).logits
+    np.testing.assert_allclose(several, logits[0], rtol=1e-6, atol=1e-6)
+
+
+CACHED = ActivationLoader(
+    ActivationDataset(np.zeros((4, 8), np.float32), np.zeros(4), classes=("a", "b"), cut="pooled"),
+    batch_size=2,
+    train=False,
+)
+
+
+@pytest.mark.parametrize(
+    ("loader", "change", "message"),
+    [
+        (CACHED, {}, "cached activations .*'pooled'.* augmented bank"),
+        (Loader(DATASET, batch_size=2, image_size=SIZE, train=True), {}, "train=False"),
+        (make_loader(presized=True), {}, "presized=False"),
+        (make_loader(), {"num_views": -1}, "num_views=-1"),
+        (make_loader(), {"combine": "median"}, "'median'"),
+        (make_loader(), {"beta": 1.5}, "beta=1.5"),
+        (make_loader(), {"beta": 0.2, "combine": "max"}, "leave it None"),
+        (make_loader(), {"augment": "none"}, "num_views=0"),
+        (make_loader(), {"augment": "sideways"}, "'sideways'"),
+    ],
+)
+def test_bad_arguments(loader, change, message):
+    with pytest.raises(ValueError, match=message):
+        predict_tta(MODEL, VARIABLES, loader, **change)
+
+
+def test_a_pipeline_of_your_own(steps):
+    """The middle of the presized picture draws nothing: every view is the same."""
+    loader = make_loader()
+    whole = make_view_step(MODEL, preprocess=loader.preprocess, augment=make_augment("none", SIZE))
+    options = {"predict_step": steps["predict_step"], "view_step": whole}
+    found = predict_views(MODEL, VARIABLES, loader, num_views=2, **options)
+    np.testing.assert_allclose(found.logits[1], found.logits[2], rtol=1e-6)
