@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxclf.augment import Augment, make_augment, normalize
 from jaxclf.config import Preprocess
+from jaxclf.data.activations import ActivationLoader, AnyLoader
 from jaxclf.data.loader import Loader
 from jaxclf.inference import predict, to_device
 from jaxclf.metrics import Predictions, label_probabilities, log_probabilities, probabilities
@@ -38,7 +39,7 @@ class Views(NamedTuple):
 def predict_tta(
     model: Classifier,
     variables: Mapping[str, Any],
-    loader: Loader,
+    loader: AnyLoader,
     *,
     num_views: int = 4,
     augment: str | Augment = "side_on",
@@ -54,7 +55,7 @@ def predict_tta(
 def predict_tta(
     model: Classifier,
     variables: Mapping[str, Any],
-    loader: Loader,
+    loader: AnyLoader,
     *,
     num_views: int = 4,
     augment: str | Augment = "side_on",
@@ -69,7 +70,7 @@ def predict_tta(
 def predict_tta(
     model: Classifier,
     variables: Mapping[str, Any],
-    loader: Loader,
+    loader: AnyLoader,
     *,
     num_views: int = 4,
     augment: str | Augment = "side_on",
@@ -87,7 +88,7 @@ def predict_tta(
       model, variables: the classifier.
       loader: of photos, made with `train=False`. It gives the plain view, just as `predict` sees it; the augmented
         ones start from presized pictures, as in training, for which every file is read once more, whatever their
-        number.
+        number. Or of an augmented bank of activations, whose own views are taken; `augment` and `seed` go unused.
       num_views: augmented views, >= 0; with 0 the probabilities are those of `predict`.
       augment: the preset the views are drawn by (the one of the training is right), or a pipeline of your own.
       combine, beta: see `combine_views`.
@@ -102,7 +103,8 @@ def predict_tta(
       `combine_views`. With `return_views`, (predictions, float64 [num_views + 1, n, c] probabilities, plain first).
 
     Raises:
-      ValueError: for cached activations, a training loader, or settings out of range.
+      ValueError: for cached activations with fewer than `num_views` augmented views, a training loader, or settings
+        out of range.
 
     References: Howard and Gugger, fastai: a layered API for deep learning, arXiv:2002.04688, 2020.
     """
@@ -126,7 +128,7 @@ def predict_tta(
 def predict_views(
     model: Classifier,
     variables: Mapping[str, Any],
-    loader: Loader,
+    loader: AnyLoader,
     *,
     num_views: int = 4,
     augment: str | Augment = "side_on",
@@ -138,6 +140,10 @@ def predict_views(
     _check_loader(loader)
     if num_views < 0:
         raise ValueError(f"num_views={num_views} must not be negative; 0 means the plain picture only")
+    if isinstance(loader, ActivationLoader):
+        shown = [loader.view(view) for view in range(num_views + 1)]
+        predictions = [predict(model, variables, view, predict_step=predict_step) for view in shown]
+        return Views(np.stack([p.logits for p in predictions]), predictions[0].labels, predictions[0].index)
     if num_views > 0 and view_step is None:
         view_step = make_view_step(model, preprocess=loader.preprocess, augment=augment)
     plain = predict(model, variables, loader, predict_step=predict_step)
@@ -248,12 +254,7 @@ def _weights(num_views: int, combine: Combine, beta: float | None) -> np.ndarray
     return np.array([beta, *[(1.0 - beta) / num_views] * num_views])
 
 
-def _check_loader(loader: Any) -> None:
-    if getattr(loader, "cut", None) is not None:
-        raise ValueError(
-            f"predict_tta cannot augment cached activations (of cut {loader.cut!r}): give it the Loader of the photos, "
-            "or cache an augmented bank, whose views are in it"
-        )
+def _check_loader(loader: AnyLoader) -> None:
     if loader.train or loader.presized:
         raise ValueError(
             "predict_tta needs the loader that predict takes, made with train=False and presized=False: the plain view "

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxclf import loop, schedules
+from jaxclf import inference, loop, schedules
 from jaxclf.config import Phase, Settings
 from jaxclf.data.loader import Batch, Loader
 from jaxclf.data.sources import ArrayDataset
@@ -169,12 +169,12 @@ def test_batches_are_moved_ahead_and_the_source_is_closed():
         finally:
             closed.append(True)
 
-    moved = loop.to_device(source(), ahead=2)
+    moved = inference.to_device(source(), ahead=2)
     first = next(moved)
     assert isinstance(first.inputs, jax.Array) and produced == [0, 1, 2]
     moved.close()
     assert closed == [True]
-    assert [int(batch.index[0]) for batch in loop.to_device(source())] == list(range(5))
+    assert [int(batch.index[0]) for batch in inference.to_device(source())] == list(range(5))
 
 
 def test_one_compile_per_step_function_and_phase(tiny, caplog):

@@ -7,6 +7,7 @@ from scipy.special import logsumexp
 
 from jaxclf.augment import make_augment, normalize
 from jaxclf.data import loader as loader_module
+from jaxclf.data.activations import ActivationDataset, ActivationLoader
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ArrayDataset, ImageFolder
 from jaxclf.inference import predict
@@ -26,7 +27,7 @@ def make_loader(dataset=DATASET, batch_size=4, **options):
 class Linear:
     """In place of a network: a weighted sum of all pixels for each class, which sees any change of any of them."""
 
-    def apply(self, variables, images):
+    def apply(self, variables, images, start=None):
         return images.reshape(len(images), -1) @ variables
 
 
@@ -191,14 +192,17 @@ def test_beta_at_its_ends_leaves_out_views():
     np.testing.assert_allclose(several, logits[0], rtol=1e-6, atol=1e-6)
 
 
-class CachedActivations:
-    cut = "pooled"
+CACHED = ActivationLoader(
+    ActivationDataset(np.zeros((4, 8), np.float32), np.zeros(4), classes=("a", "b"), cut="pooled"),
+    batch_size=2,
+    train=False,
+)
 
 
 @pytest.mark.parametrize(
     ("loader", "change", "message"),
     [
-        (CachedActivations(), {}, "cached activations .*'pooled'.* augmented bank"),
+        (CACHED, {}, "cached activations .*'pooled'.* augmented bank"),
         (Loader(DATASET, batch_size=2, image_size=SIZE, train=True), {}, "train=False"),
         (make_loader(presized=True), {}, "presized=False"),
         (make_loader(), {"num_views": -1}, "num_views=-1"),

@@ -267,8 +267,8 @@ def check_bank(dataset: ActivationDataset, what: str) -> None:
     """Raises ValueError unless the data set is an augmented bank, naming the way out."""
     if dataset.num_views == 1:
         raise ValueError(
-            f"{what} has no effect on activations of plain pictures. Cache an augmented bank: extract_features(..., "
-            "num_views=5, augment='side_on'); or work on the pictures themselves"
+            f"{what} has no effect on cached activations of plain pictures (cut {dataset.cut!r}). Give the Loader of "
+            "the pictures, or cache an augmented bank: extract_features(..., num_views=5, augment='side_on')"
         )
 
 
