@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
@@ -13,8 +13,8 @@ from jaxclf.cli.arguments import DataArgument, RunArgument, UsageError, Work
 from jaxclf.cli.check import check
 from jaxclf.cli.export import export
 from jaxclf.cli.find_lr import find_lr
-from jaxclf.cli.sweep import sweep
 from jaxclf.cli.predict import predict
+from jaxclf.cli.sweep import sweep
 from jaxclf.config import Recipe, Settings
 
 
