@@ -65,6 +65,7 @@ _EXPORTS = {
     "make_optimizer": "jaxclf.optim",
     "make_pipeline": "jaxclf.augment",
     "make_predict_step": "jaxclf.steps",
+    "make_report": "jaxclf.report",
     "make_train_step": "jaxclf.steps",
     "merge_variables": "jaxclf.weights",
     "mixup": "jaxclf.augment",
@@ -85,6 +86,7 @@ _EXPORTS = {
     "suggest_lr": "jaxclf.lr_curve",
     "to_state_dict": "jaxclf.weights",
     "top_losses": "jaxclf.analysis",
+    "write_report": "jaxclf.report",
 }
 __all__ = ["__version__", *sorted(_EXPORTS)]
 

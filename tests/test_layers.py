@@ -31,7 +31,7 @@ LAYERS = {
     **dict.fromkeys(("weights", "groups", "optim"), 2),
     **dict.fromkeys(("state", "steps", "phases", "inference", "checkpoint", "loop"), 3),
     **dict.fromkeys(("analysis", "gradcam", "lr_finder", "plots", "runs", "tta"), 4),
-    **dict.fromkeys(("recipes", "setup", "recipe", "evaluation"), 5),
+    **dict.fromkeys(("recipes", "setup", "recipe", "evaluation", "report"), 5),
     "cli": 6,
     "__main__": 7,
 }
@@ -45,6 +45,7 @@ OWNERS = {
     "tyro": {"cli"},
     "grain": {"data"},
     "matplotlib": {"plots"},
+    "jinja2": {"report"},
 }
 FORBIDDEN = {"torch", "tensorflow"}
 

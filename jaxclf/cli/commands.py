@@ -13,6 +13,7 @@ import tyro
 from jaxclf.cli.arguments import DataArgument, RunArgument, UsageError, Work, positional
 from jaxclf.cli.check import check
 from jaxclf.cli.find_lr import find_lr
+from jaxclf.cli.report import report
 from jaxclf.config import Recipe, Settings
 
 
@@ -278,6 +279,7 @@ COMMANDS: dict[str, Callable[..., Work]] = {
     "evaluate": evaluate,
     "predict": predict,
     "check": check,
+    "report": report,
     "weights": weights,
     "demo": demo,
 }
