@@ -1,7 +1,8 @@
 """The report's charts: what `jaxclf.plots` draws, at a size that a phone shows, with a text that says what is seen."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,11 +16,8 @@ from jaxclf.plots.svg import inline_svg
 from jaxclf.report.content import RateTest
 from jaxclf.report.words import count, number, percent
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 #: Of a chart, in inches. At 72 units to the inch it fills a phone one to one, so its text is as small as intended.
-WIDTH, HEIGHT = 4.8, 3.3
+WIDTH, HEIGHT = 4.5, 3.2
 #: Logged steps that a chart shows: more would make the file large, and no line different.
 MAX_STEPS = 600
 
@@ -43,7 +41,7 @@ class Chart(NamedTuple):
     wide: bool = False
 
 
-def _draw(name: str, title: str, alt: str, plot: Callable[["Axes"], object], *, height: float = HEIGHT) -> Chart:
+def _draw(name: str, title: str, alt: str, plot: Callable[[Any], object], *, height: float = HEIGHT) -> Chart:
     figure = new_figure(WIDTH, height)
     plot(figure.add_subplot())
     return Chart(name, title, alt, *inline_svg(figure, name))
@@ -62,7 +60,7 @@ def step_charts(steps: Sequence[Mapping[str, Any]], num_examples: int | None) ->
             if value is not None
         )
 
-        def plot(ax: "Axes", metric: Any = metric) -> object:
+        def plot(ax: Any, metric: Any = metric) -> object:
             return plot_steps(steps, metric=metric, num_examples=num_examples, ax=ax)
 
         bars = ", with two standard errors" if metric == "accuracy" and num_examples else ""
@@ -109,7 +107,7 @@ def training_charts(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
         epochs = history(plain, "epoch")
         for metric in ("loss", "accuracy"):
 
-            def plot(ax: "Axes", metric: Any = metric) -> object:
+            def plot(ax: Any, metric: Any = metric) -> object:
                 return plot_epochs(plain, metric=metric, ax=ax)
 
             alt = f"Line chart of {count(len(epochs.rows), 'epoch')}: {_ends(epochs, metric)}."
@@ -143,9 +141,7 @@ def thinned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """At most about `MAX_STEPS` of the step rows, evenly; each phase's last one stays, and so does every other row."""
     steps = [place for place, row in enumerate(rows) if row.get("kind") == "step"]
     stride = -(-len(steps) // MAX_STEPS) or 1
-    ends = {
-        this for this, after in zip(steps, steps[1:], strict=False) if rows[this].get("phase") != rows[after].get("phase")
-    }
+    ends = {this for this, after in itertools.pairwise(steps) if rows[this].get("phase") != rows[after].get("phase")}
     dropped = set(steps) - set(steps[::stride]) - ends - set(steps[-1:])
     return [row for place, row in enumerate(rows) if place not in dropped]
 
@@ -168,7 +164,7 @@ def reliability_chart(before: ReliabilityCurve, after: ReliabilityCurve | None, 
         "Confidence against how often it is right; larger dots stand for more pictures",
         f"Line chart: share of right answers over the confidence they were given with. {alt}",
         lambda ax: plot_reliability(before, after=after, ax=ax),
-        height=4.2,
+        height=4.0,
     )
 
 

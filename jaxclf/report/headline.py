@@ -65,7 +65,9 @@ def score(content: ReportContent) -> Score | None:
     pictures = count(number_of_pictures, f"{part} picture") if number_of_pictures else f"the {part} pictures"
     value = percent(accuracy) if not error else percent_with_error(accuracy, error)
     if on_test and content.summary.get("accuracy") is not None:
-        notes.append(f"on the validation pictures, which picked rates and epochs: {percent(content.summary['accuracy'])}")
+        notes.append(
+            f"on the validation pictures, which picked rates and epochs: {percent(content.summary['accuracy'])}"
+        )
     return Score(value, f"{what}, on {pictures}", not on_test, tuple(notes))
 
 
@@ -119,9 +121,7 @@ def failures(content: ReportContent) -> list[str]:
     totals = matrix.sum(1)
     of_class = dict(zip(content.classes, totals.tolist(), strict=True))
     pairs = most_confused(matrix, content.classes)[:3]
-    lines = [
-        f"{actual} taken for {predicted}: {times:,} of {of_class[actual]:,}" for actual, predicted, times in pairs
-    ]
+    lines = [f"{actual} taken for {predicted}: {times:,} of {of_class[actual]:,}" for actual, predicted, times in pairs]
     present = np.flatnonzero(totals)
     recall = matrix.diagonal()[present] / totals[present]
     if len(present) and recall.min() < 1.0:
@@ -141,7 +141,7 @@ def work(content: ReportContent) -> list[str]:
         lines.append(f"{text} of {count(len(content.classes), 'class', 'classes')}" if content.classes else text)
     steps = [str(step.get("name", "")) for step in summary.get("steps") or ()]
     if steps:
-        names = ", ".join(steps) if len(steps) <= 3 else f"{steps[0]} .. {steps[-1]}"
+        names = " → ".join(steps if len(steps) <= 4 else [steps[0], "…", steps[-1]])
         lines.append(f"{count(len(steps), 'step')}: {names}")
     if summary.get("seconds") is not None:
         hardware = f" on {summary['hardware']}" if summary.get("hardware") else ""

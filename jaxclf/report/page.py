@@ -31,7 +31,7 @@ def make_report(content: ReportContent) -> str:
     page = template.render(
         name=content.name,
         version=__version__,
-        style=Markup((folder / "style.css").read_text(encoding="utf-8")),  # noqa: S704
+        style=Markup((folder / "style.css").read_text(encoding="utf-8")),
         multi_label=content.multi_label,
         max_open_rows=MAX_OPEN_ROWS,
         score=headline.score(content),

@@ -102,9 +102,13 @@ def _words(content: ReportContent, examples: Examples, place: int, row: int) -> 
     if label < 0:
         return "", classes[predicted_label], said
     if label == predicted_label:
-        return classes[label], classes[predicted_label], f"{said} · loss {number(loss, 3)}"
+        return classes[label], classes[predicted_label], f"{said} · loss\N{NO-BREAK SPACE}{number(loss, 3)}"
     given = percent(float(np.exp(-loss)))
-    return classes[label], classes[predicted_label], f"{said}, {given} for the actual class · loss {number(loss, 3)}"
+    return (
+        classes[label],
+        classes[predicted_label],
+        f"{said}, {given} for the actual class · loss\N{NO-BREAK SPACE}{number(loss, 3)}",
+    )
 
 
 def table_rows(content: ReportContent, examples: Examples) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from jaxclf.report.charts import confusion_chart, rate_chart, reliability_chart,
 from jaxclf.report.content import ReportContent
 from jaxclf.report.headline import loss_with_error
 from jaxclf.report.pictures import cards, picked, table_rows
-from jaxclf.report.words import duration, number, percent, percent_with_error, setting
+from jaxclf.report.words import count, duration, loss_text, number, percent, percent_with_error, setting
 
 #: Up to so many classes the confusion matrix is a table; beyond, a picture.
 MAX_TABLE_CLASSES = 20
@@ -62,7 +62,7 @@ def _accuracy_and_loss(found: dict[str, Any], content: ReportContent) -> str:
     if pictures and not content.multi_label:
         error = accuracy_standard_error(found["accuracy"], pictures)
     text = percent_with_error(found["accuracy"], error) if error else percent(found["accuracy"])
-    return text if found.get("loss") is None else f"{text}, loss {number(found['loss'])}"
+    return text if found.get("loss") is None else f"{text}, loss {loss_text(found['loss'])}"
 
 
 def steps_section(content: ReportContent) -> dict[str, Any] | None:
@@ -80,7 +80,7 @@ def steps_section(content: ReportContent) -> dict[str, Any] | None:
             {
                 "position": position,
                 "name": str(step.get("name", "")),
-                "loss": number(step.get("loss")),
+                "loss": loss_text(step.get("loss")),
                 "accuracy": percent_with_error(accuracy, error)
                 if error
                 else percent(np.nan if accuracy is None else accuracy),
@@ -191,8 +191,8 @@ def calibration_section(content: ReportContent) -> dict[str, Any] | None:
         f"probabilities are scaled by a temperature of {number(fitted.temperature, 3)}: {verdict}."
     )
     rows = [
-        ("as trained", percent(fitted.ece_before), number(fitted.loss_before)),
-        ("calibrated, on held-out folds", percent(fitted.ece_after), number(fitted.loss_after)),
+        ("as trained", percent(fitted.ece_before), loss_text(fitted.loss_before)),
+        ("calibrated, on held-out folds", percent(fitted.ece_after), loss_text(fitted.loss_after)),
     ]
     return {"text": sentence, "rows": rows, "chart": reliability_chart(curves[0], curves[1], sentence)}
 
@@ -233,14 +233,15 @@ def data_section(content: ReportContent) -> dict[str, Any] | None:
         names = list(dict.fromkeys(name for of_split in check.counts.values() for name in of_split))
         findings = [("error", each) for each in check.errors] + [("warning", each) for each in check.warnings]
         result["check"] = {
-            "num_images": check.num_images,
+            "num_images": count(check.num_images, "picture"),
             "splits": list(check.counts),
             "counts": [
-                {"name": name, "counts": [of_split.get(name, 0) for of_split in check.counts.values()]} for name in names
+                {"name": name, "counts": [of_split.get(name, 0) for of_split in check.counts.values()]}
+                for name in names
             ],
-            "sizes": [(size, f"{count:,}") for size, count in check.sizes.items() if count],
-            "num_errors": len(check.errors),
-            "num_warnings": len(check.warnings),
+            "sizes": [(size, f"{pictures:,}") for size, pictures in check.sizes.items() if pictures],
+            "num_errors": count(len(check.errors), "error"),
+            "num_warnings": count(len(check.warnings), "warning"),
             "more": max(len(findings) - MAX_FINDINGS, 0),
             "findings": [
                 {
@@ -273,7 +274,11 @@ def recipe_section(content: ReportContent) -> dict[str, Any] | None:
 
 
 def _phase(phase: Phase) -> dict[str, str]:
-    cycles = f"{phase.num_epochs} in 1 cycle" if phase.num_cycles == 1 else f"{phase.num_epochs} in {phase.num_cycles} cycles"
+    cycles = (
+        f"{phase.num_epochs} in 1 cycle"
+        if phase.num_cycles == 1
+        else f"{phase.num_epochs} in {phase.num_cycles} cycles"
+    )
     return {
         "name": phase.name,
         "frozen": f"up to {phase.frozen[-1]}" if phase.frozen else "nothing",

@@ -5,7 +5,10 @@ from typing import Any
 
 from jaxclf.plots.style import shorten
 
-__all__ = ["count", "duration", "number", "percent", "percent_with_error", "setting", "shorten"]
+#: Where there is no figure.
+DASH = "\N{EN DASH}"
+
+__all__ = ["count", "duration", "loss_text", "number", "percent", "percent_with_error", "setting", "shorten"]
 
 
 def percent(share: float, *, error: float | None = None) -> str:
@@ -15,7 +18,7 @@ def percent(share: float, *, error: float | None = None) -> str:
     ('99.34 %', '93.0 %', '–')
     """
     if not math.isfinite(share):
-        return "–"
+        return DASH
     return f"{100 * share:.{_decimals(error)}f} %"
 
 
@@ -37,7 +40,16 @@ def number(value: float | None, digits: int = 4) -> str:
     >>> number(0.123456), number(12.0), number(None)
     ('0.1235', '12', '–')
     """
-    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
+    return DASH if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
+
+
+def loss_text(value: float | None) -> str:
+    """A loss with four decimals, so that a column of them lines up.
+
+    >>> loss_text(0.45), loss_text(None)
+    ('0.4500', '–')
+    """
+    return DASH if value is None or not math.isfinite(value) else f"{value:.4f}"
 
 
 def count(value: int, one: str, many: str | None = None) -> str:
@@ -52,7 +64,7 @@ def duration(seconds: float | None) -> str:
     ('0.4 s', '1 min 15 s', '2 h 1 min', '–')
     """
     if seconds is None or not math.isfinite(seconds):
-        return "–"
+        return DASH
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -127,7 +127,8 @@ def _read_rate_tests(folder: Path) -> list[RateTest]:
     def parse(text: str) -> RateTest:
         content = json.loads(text)
         suggestions = {str(rule): found["lr"] for rule, found in content.get("suggestions", {}).items()}
-        curve = LRCurve(*(np.asarray(content[name], np.float64) for name in ("lrs", "losses", "smoothed")), content["reason"])
+        lrs, losses, smoothed = (np.asarray(content[name], np.float64) for name in ("lrs", "losses", "smoothed"))
+        curve = LRCurve(lrs, losses, smoothed, str(content["reason"]))
         title = str(content.get("name") or "Learning-rate test")
         return RateTest(title, curve, suggestions, content.get("chosen", suggestions.get(content.get("rule"))))
 
