@@ -18,9 +18,12 @@ from jaxclf.config import Phase, Recipe, Settings, to_json
 from jaxclf.data.check import Report
 from jaxclf.data.drawn import draw_face
 from jaxclf.data.records import Finding
+from jaxclf.data.thumbnails import jpeg_thumbnail
 from jaxclf.files import write_npz
 from jaxclf.lr_curve import LRCurve, growing_lrs, suggestions
 from jaxclf.metrics import Predictions, summarize
+from jaxclf.plots.steps import plot_steps
+from jaxclf.plots.svg import inline_svg
 from jaxclf.report import RateTest, ReportContent, collect, make_report, write_report
 from jaxclf.report.charts import MAX_STEPS, thinned
 from jaxclf.report.pictures import RAMP, overlay, shown_indices
@@ -340,6 +343,34 @@ def test_thinning_keeps_what_curves_need():
     kept = thinned(rows)
     assert len(kept) <= MAX_STEPS + 4 and rows[5000] in kept and rows[-1] in kept and rows[7001] in kept
     assert thinned(rows[:300]) == rows[:300]
+
+
+def test_an_inline_chart_leans_on_the_page_for_its_colours_and_on_nothing_else():
+    ax = plot_steps([{"seconds": 1.0, "accuracy": 0.5}, {"seconds": 2.0, "accuracy": None}], num_examples=100)
+    ax.set_title(EVIL, parse_math=False)
+    drawn, again = (inline_svg(ax.figure, name) for name in ("one", "two"))
+    assert "currentColor" in drawn.body and "var(--c1)" in drawn.body and "var(--grid)" in drawn.body
+    assert "<script" not in drawn.body and "&lt;script&gt;" in drawn.body
+    assert not re.search("https?:|xmlns|<style|<metadata|font-family", drawn.body)
+    ids = re.findall(' id="([^"]*)"', drawn.body)
+    assert ids and all(each.startswith("one-") for each in ids)
+    assert drawn.body.replace("one-", "") != again.body and set(ids).isdisjoint(re.findall(' id="([^"]*)"', again.body))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: plot_steps([]), "no steps"),
+        (lambda: plot_steps([{}], metric="time"), "metric='time'"),
+        (lambda: inline_svg(None, 'a" onload="'), "letters, digits"),
+        (lambda: jpeg_thumbnail(np.zeros((4, 4, 3))), "uint8"),
+        (lambda: jpeg_thumbnail(np.zeros((4, 0, 3), np.uint8)), "uint8"),
+        (lambda: jpeg_thumbnail(np.zeros((4, 4, 3), np.uint8), side=0), "side=0"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
 
 
 # --- from a RUN folder

@@ -151,7 +151,7 @@ def pictures_section(content: ReportContent) -> list[dict[str, Any]]:
     """The largest losses and the least certain, as pictures where there are some, else as a table."""
     titles = {
         "losses": ("Top losses", "Wrong labels, odd pictures, and what the classifier does not know."),
-        "uncertain": ("Most uncertain", "No class is probable: more pictures like these would teach it most."),
+        "uncertain": ("Most uncertain", "Where it can decide least: more pictures like these would teach it most."),
     }
     return [
         {

@@ -37,10 +37,10 @@ def _decimals(error: float | None) -> int:
 def number(value: float | None, digits: int = 4) -> str:
     """A figure with so many significant digits; a dash where there is none.
 
-    >>> number(0.123456), number(12.0), number(None)
-    ('0.1235', '12', '–')
+    >>> number(0.123456), number(12.0), number(-0.0), number(None)
+    ('0.1235', '12', '0', '–')
     """
-    return DASH if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
+    return DASH if value is None or not math.isfinite(value) else f"{value + 0.0:.{digits}g}"  # -0.0 + 0.0 is 0
 
 
 def loss_text(value: float | None) -> str:
@@ -49,7 +49,7 @@ def loss_text(value: float | None) -> str:
     >>> loss_text(0.45), loss_text(None)
     ('0.4500', '–')
     """
-    return DASH if value is None or not math.isfinite(value) else f"{value:.4f}"
+    return DASH if value is None or not math.isfinite(value) else f"{value + 0.0:.4f}"
 
 
 def count(value: int, one: str, many: str | None = None) -> str:
