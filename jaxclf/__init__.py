@@ -77,6 +77,7 @@ _EXPORTS = {
     "make_optimizer": "jaxclf.optim",
     "make_pipeline": "jaxclf.augment",
     "make_predict_step": "jaxclf.steps",
+    "make_report": "jaxclf.report",
     "make_train_step": "jaxclf.steps",
     "merge_variables": "jaxclf.weights",
     "mixup": "jaxclf.augment",
@@ -100,6 +101,7 @@ _EXPORTS = {
     "sweep_heads": "jaxclf.sweep",
     "to_state_dict": "jaxclf.weights",
     "top_losses": "jaxclf.analysis",
+    "write_report": "jaxclf.report",
 }
 __all__ = ["__version__", *sorted(_EXPORTS)]
 

@@ -47,6 +47,7 @@ OWNERS = {
     "tyro": {"cli"},
     "grain": {"data"},
     "matplotlib": {"plots"},
+    "jinja2": {"report"},
 }
 FORBIDDEN = {"torch", "tensorflow"}
 

@@ -14,6 +14,7 @@ from jaxclf.cli.check import check
 from jaxclf.cli.export import export
 from jaxclf.cli.find_lr import find_lr
 from jaxclf.cli.predict import predict
+from jaxclf.cli.report import report
 from jaxclf.cli.sweep import sweep
 from jaxclf.config import Recipe, Settings
 
@@ -187,6 +188,7 @@ COMMANDS: dict[str, Callable[..., Work]] = {
     "predict": predict,
     "export": export,
     "check": check,
+    "report": report,
     "weights": weights,
     "demo": demo,
 }

@@ -1,0 +1,176 @@
+"""The report's charts: what `jaxclf.plots` draws, at a size that a phone shows, with a text that says what is seen."""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxclf.metrics import ReliabilityCurve
+from jaxclf.plots import plot_confusion, plot_epochs, plot_losses, plot_lr_curve, plot_rates
+from jaxclf.plots.history import History, history
+from jaxclf.plots.reliability import plot_reliability
+from jaxclf.plots.steps import plot_steps
+from jaxclf.plots.style import new_figure
+from jaxclf.plots.svg import inline_svg
+from jaxclf.report.content import RateTest
+from jaxclf.report.words import count, number, percent
+
+#: Of a chart, in inches. At 72 units to the inch it fills a phone one to one, so its text is as small as intended.
+WIDTH, HEIGHT = 4.5, 3.2
+#: Logged steps that a chart shows: more would make the file large, and no line different.
+MAX_STEPS = 600
+
+
+class Chart(NamedTuple):
+    """A drawn chart.
+
+    Attributes:
+      name: the part of its ids that no other chart has.
+      title: short.
+      alt: what is seen, for those who do not see it.
+      body, view_box: of the `<svg>` element.
+      wide: whether it needs all of the page's width.
+    """
+
+    name: str
+    title: str
+    alt: str
+    body: str
+    view_box: str
+    wide: bool = False
+
+
+def _draw(name: str, title: str, alt: str, plot: Callable[[Any], object], *, height: float = HEIGHT) -> Chart:
+    figure = new_figure(WIDTH, height)
+    plot(figure.add_subplot())
+    return Chart(name, title, alt, *inline_svg(figure, name))
+
+
+def step_charts(steps: Sequence[Mapping[str, Any]], num_examples: int | None) -> list[Chart]:
+    """Loss and accuracy after each step over time; nothing for a single step, which its table row says already."""
+    charts = []
+    for metric in ("loss", "accuracy"):
+        values = [step.get(metric) for step in steps]
+        if len(steps) < 2 or sum(value is not None for value in values) < 2:
+            continue
+        shown = ", ".join(
+            f"{position}: {percent(value) if metric == 'accuracy' else number(value)}"
+            for position, value in enumerate(values, 1)
+            if value is not None
+        )
+
+        def plot(ax: Any, metric: Any = metric) -> object:
+            return plot_steps(steps, metric=metric, num_examples=num_examples, ax=ax)
+
+        bars = ", with two standard errors" if metric == "accuracy" and num_examples else ""
+        charts.append(
+            _draw(
+                f"steps-{metric}",
+                f"Validation {metric} after each step{bars}",
+                f"Line chart: validation {metric} after each step over time. After step {shown}.",
+                plot,
+            )
+        )
+    return charts
+
+
+def rate_chart(test: RateTest, position: int) -> Chart:
+    """A learning-rate test; the chosen rate is marked as such."""
+    marks = dict(test.suggestions)
+    if test.chosen is not None:
+        # The rule whose rate was taken is not marked a second time below it.
+        marks = {rule: rate for rule, rate in marks.items() if rate is None or not np.isclose(rate, test.chosen)}
+        rules = [rule for rule in test.suggestions if rule not in marks]
+        marks = {f"chosen ({rules[0]})" if rules else "chosen": test.chosen, **marks}
+    chosen = "none was chosen" if test.chosen is None else f"{test.chosen:.2g} was chosen"
+    ends = np.asarray(test.curve.lrs)[[0, -1]]
+    lowest = float(np.nanmin(test.curve.smoothed))
+    alt = (
+        f"Line chart: smoothed training loss over learning rates from {ends[0]:.1g} to {ends[1]:.1g}; its lowest value "
+        f"is {number(lowest)}; {chosen}. The test ended: {test.curve.reason}."
+    )
+    return _draw(
+        f"rate-{position}",
+        test.name,
+        alt,
+        lambda ax: plot_lr_curve(test.curve, suggestions=marks, ax=ax),
+    )
+
+
+def training_charts(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    """Epoch by epoch, and rate and loss over the steps; each only where there are rows for it."""
+    plain = thinned([dict(row) for row in rows])
+    charts = []
+    kinds = {row.get("kind") for row in plain}
+    if "epoch" in kinds:
+        epochs = history(plain, "epoch")
+        for metric in ("loss", "accuracy"):
+
+            def plot(ax: Any, metric: Any = metric) -> object:
+                return plot_epochs(plain, metric=metric, ax=ax)
+
+            alt = f"Line chart of {count(len(epochs.rows), 'epoch')}: {_ends(epochs, metric)}."
+            charts.append(_draw(f"epochs-{metric}", f"{metric.capitalize()} of each epoch", alt, plot))
+    if "step" in kinds:
+        steps = history(plain, "step")
+        losses = steps.values("loss")
+        rates = np.array([max(row["lrs"]) for row in steps.rows])
+        charts.append(
+            _draw(
+                "step-rates",
+                "Learning rate over the steps",
+                f"Line chart: learning rates of the layer groups over {int(steps.position[-1]) + 1:,} steps; the "
+                f"largest is {number(float(rates.max()), 2)}.",
+                lambda ax: plot_rates(plain, ax=ax),
+            )
+        )
+        charts.append(
+            _draw(
+                "step-losses",
+                "Training loss over the steps",
+                f"Line chart: training loss over the steps, from {number(float(losses[0]))} to "
+                f"{number(float(losses[-1]))}.",
+                lambda ax: plot_losses(plain, ax=ax),
+            )
+        )
+    return charts
+
+
+def thinned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """At most about `MAX_STEPS` of the step rows, evenly; each phase's last one stays, and so does every other row."""
+    steps = [place for place, row in enumerate(rows) if row.get("kind") == "step"]
+    stride = -(-len(steps) // MAX_STEPS) or 1
+    ends = {this for this, after in itertools.pairwise(steps) if rows[this].get("phase") != rows[after].get("phase")}
+    dropped = set(steps) - set(steps[::stride]) - ends - set(steps[-1:])
+    return [row for place, row in enumerate(rows) if place not in dropped]
+
+
+def _ends(epochs: History, metric: str) -> str:
+    """ "training loss from 1.2 to 0.1, validation loss from .."."""
+    parts = []
+    for kind, title in (("train", "training"), ("valid", "validation")):
+        values = epochs.values(f"{kind}_{metric}")
+        values = values[np.isfinite(values)]
+        if len(values):
+            parts.append(f"{title} {metric} from {number(float(values[0]))} to {number(float(values[-1]))}")
+    return ", ".join(parts)
+
+
+def reliability_chart(before: ReliabilityCurve, after: ReliabilityCurve | None, alt: str) -> Chart:
+    """Confidence against the share that is right."""
+    return _draw(
+        "reliability",
+        "Confidence against how often it is right; larger dots stand for more pictures",
+        f"Line chart: share of right answers over the confidence they were given with. {alt}",
+        lambda ax: plot_reliability(before, after=after, ax=ax),
+        height=4.0,
+    )
+
+
+def confusion_chart(matrix: np.ndarray, classes: Sequence[str]) -> Chart:
+    """A confusion matrix of too many classes for a table, as colours."""
+    figure: Any = plot_confusion(matrix, classes, normalize=True).get_figure()
+    title = "Share of each actual class (row) that is taken for each predicted one (column)"
+    alt = f"Confusion matrix of {len(classes)} classes as colours; the most frequent confusions are listed below."
+    return Chart("confusion-picture", title, alt, *inline_svg(figure, "confusion-picture"), wide=True)

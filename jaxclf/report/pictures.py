@@ -1,0 +1,145 @@
+"""The report's pictures: the examples worth looking at, small, with a heat map beside them."""
+
+import base64
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxclf.analysis import Examples, most_uncertain, top_losses
+from jaxclf.data.thumbnails import jpeg_thumbnail
+from jaxclf.report.content import NUM_PICTURES, ReportContent
+from jaxclf.report.words import number, percent
+
+#: Side of a picture in pixels, and its JPEG quality.
+SIDE, QUALITY = 160, 80
+#: Share of the heat in the overlay where it is hottest.
+HEAT = 0.65
+#: From cold to hot, dark to light, so that it can be read without its colours as well.
+RAMP = np.array([(13, 8, 60), (120, 28, 109), (207, 68, 70), (251, 155, 6), (252, 255, 164)], np.float64)
+
+
+class Card(NamedTuple):
+    """A picture with what is said of it.
+
+    Attributes:
+      picture, heat: JPEG data addresses; heat is None where there is no heat map.
+      alt: what the picture is.
+      actual, predicted: the labels in words.
+      right: whether they agree.
+      detail: the probability and the loss, in words.
+      file: the picture's name.
+    """
+
+    picture: str
+    heat: str | None
+    alt: str
+    actual: str
+    predicted: str
+    right: bool
+    detail: str
+    file: str
+
+
+def picked(content: ReportContent) -> dict[str, Examples]:
+    """The examples that the report shows: those with the largest losses and, with one label each, the least certain."""
+    predictions = content.judged
+    if predictions is None:
+        return {}
+    if content.multi_label:
+        return {"losses": top_losses(predictions, NUM_PICTURES, multi_label=True, threshold=content.threshold)}
+    return {"losses": top_losses(predictions, NUM_PICTURES), "uncertain": most_uncertain(predictions, NUM_PICTURES)}
+
+
+def shown_indices(content: ReportContent) -> dict[int, int]:
+    """Example index -> class whose heat map to show (the predicted one; of several labels the most probable)."""
+    chosen: dict[int, int] = {}
+    for examples in picked(content).values():
+        for row, index in zip(examples.row, examples.index, strict=True):
+            assert content.predictions is not None  # or nothing would have been picked
+            chosen[int(index)] = int(content.predictions.logits[row].argmax())
+    return chosen
+
+
+def cards(content: ReportContent, examples: Examples) -> list[Card]:
+    """A card for each example that there is a picture of."""
+    assert content.predictions is not None
+    found = []
+    for place in range(len(examples.row)):
+        index, row = int(examples.index[place]), int(examples.row[place])
+        if index not in content.pictures:
+            continue
+        actual, predicted, detail = _words(content, examples, place, row)
+        right = bool(np.all(examples.label[place] == examples.predicted[place]))
+        name = content.files[row] if row < len(content.files) else f"picture {index}"
+        pixels = content.pictures[index]
+        heat = content.heat_maps.get(index)
+        found.append(
+            Card(
+                picture=data_address(pixels),
+                heat=None if heat is None else data_address(overlay(pixels, heat)),
+                alt=f"{name}: {actual or 'label not known'}, taken for {predicted}",
+                actual=actual,
+                predicted=predicted,
+                right=right,
+                detail=detail,
+                file=name,
+            )
+        )
+    return found
+
+
+def _words(content: ReportContent, examples: Examples, place: int, row: int) -> tuple[str, str, str]:
+    """The actual label, the predicted one, and the figures."""
+    classes, loss = content.classes, float(examples.loss[place])
+    if content.multi_label:
+        actual, predicted = (
+            ", ".join(classes[i] for i in np.flatnonzero(labels)) or "none"
+            for labels in (examples.label[place], examples.predicted[place])
+        )
+        return actual, predicted, f"loss {number(loss, 3)}"
+    label, predicted_label = int(examples.label[place]), int(examples.predicted[place])
+    said = f"{percent(float(examples.probability[place]))} sure"
+    if label < 0:
+        return "", classes[predicted_label], said
+    if label == predicted_label:
+        return classes[label], classes[predicted_label], f"{said} · loss\N{NO-BREAK SPACE}{number(loss, 3)}"
+    given = percent(float(np.exp(-loss)))
+    return (
+        classes[label],
+        classes[predicted_label],
+        f"{said}, {given} for the actual class · loss\N{NO-BREAK SPACE}{number(loss, 3)}",
+    )
+
+
+def table_rows(content: ReportContent, examples: Examples) -> list[dict[str, Any]]:
+    """The examples in words, for a report without pictures."""
+    rows = []
+    for place, row in enumerate(examples.row):
+        actual, predicted, detail = _words(content, examples, place, int(row))
+        name = content.files[row] if row < len(content.files) else f"picture {int(examples.index[place])}"
+        rows.append({"file": name, "actual": actual, "predicted": predicted, "detail": detail})
+    return rows
+
+
+def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """A picture under its heat map: the grey picture where nothing is seen, glowing where the class is.
+
+    Args:
+      pixels: uint8 [h, w, 3].
+      heat: float [h, w] in [0, 1].
+
+    Returns:
+      uint8 [h, w, 3].
+    """
+    heat = np.clip(np.nan_to_num(np.asarray(heat, np.float64)), 0.0, 1.0)
+    grey = np.asarray(pixels, np.float64).mean(-1, keepdims=True)
+    places = np.linspace(0.0, 1.0, len(RAMP))
+    glow = np.stack([np.interp(heat, places, RAMP[:, channel]) for channel in range(3)], -1)
+    share = HEAT * np.sqrt(heat)[..., None]
+    return np.rint(grey * (1.0 - share) + glow * share).astype(np.uint8)
+
+
+def data_address(pixels: np.ndarray) -> str:
+    """uint8 [h, w, 3] as a small JPEG inside an address."""
+    encoded = base64.b64encode(jpeg_thumbnail(pixels, side=SIDE, quality=QUALITY)).decode()
+    return f"data:image/jpeg;base64,{encoded}"

@@ -1,0 +1,307 @@
+"""The report's sections as plain values for the template; None where there is nothing to show."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from jaxclf.analysis import confusion_matrix, cross_fit_temperature, most_confused
+from jaxclf.config import Phase, Settings
+from jaxclf.metrics import (
+    accuracy_standard_error,
+    classification_report,
+    figures,
+    label_probabilities,
+    probabilities,
+    reliability_curve,
+    sums,
+)
+from jaxclf.report.charts import confusion_chart, rate_chart, reliability_chart, step_charts, training_charts
+from jaxclf.report.content import ReportContent
+from jaxclf.report.headline import loss_with_error
+from jaxclf.report.pictures import cards, picked, table_rows
+from jaxclf.report.words import count, duration, loss_text, number, percent, percent_with_error, setting
+
+#: Up to so many classes the confusion matrix is a table; beyond, a picture.
+MAX_TABLE_CLASSES = 20
+#: Opacity of a cell that holds all of its row: text on it stays legible, light or dark.
+MAX_SHADE = 0.5
+MAX_PAIRS = 12
+#: Findings of the data check, skipped pictures, and paths of a finding that are listed.
+MAX_FINDINGS, MAX_PATHS = 30, 5
+#: Validation sets below this many pictures are not calibrated: five folds of them say nothing.
+MIN_CALIBRATION = 50
+
+
+def figures_table(content: ReportContent) -> list[tuple[str, str]]:
+    """Further figures of the validation pictures: (what, value)."""
+    summary, rows = content.summary, []
+    if summary.get("loss") is not None or content.judged is not None:
+        rows.append(("Validation loss ± standard error", loss_with_error(content)))
+    if content.judged is not None and not content.multi_label:
+        more = figures(sums(content.judged))
+        if len(content.classes) > 5:
+            rows.append(("Right class among the first five", percent(more["top_k_accuracy"])))
+        rows.append(("Balanced accuracy (mean over the classes)", percent(more["balanced_accuracy"])))
+        rows.append(("Macro F1", number(more["macro_f1"])))
+        rows.append(("Matthews correlation", number(more["matthews"])))
+    best = summary.get("best_threshold")
+    if content.multi_label and best:
+        text = f"{number(best.get('f_beta'))} at {number(best.get('threshold'), 3)}"
+        rows.append(("F2 at the best threshold (found on the same pictures: optimistic)", text))
+    for name, title in (("test", "Test split"), ("tta", "With test-time augmentation (validation)")):
+        found = summary.get(name) or {}
+        if found.get("accuracy") is not None:
+            rows.append((title, _accuracy_and_loss(found, content)))
+    return rows
+
+
+def _accuracy_and_loss(found: dict[str, Any], content: ReportContent) -> str:
+    pictures = found.get("num_examples") or 0
+    error = 0.0
+    if pictures and not content.multi_label:
+        error = accuracy_standard_error(found["accuracy"], pictures)
+    text = percent_with_error(found["accuracy"], error) if error else percent(found["accuracy"])
+    return text if found.get("loss") is None else f"{text}, loss {loss_text(found['loss'])}"
+
+
+def steps_section(content: ReportContent) -> dict[str, Any] | None:
+    """What each step brought: rows for a table, and charts."""
+    steps = content.summary.get("steps") or []
+    if not steps:
+        return None
+    pictures = None if content.multi_label else content.summary.get("num_valid")
+    longest = max((float(step.get("seconds") or 0.0) for step in steps), default=0.0) or 1.0
+    rows = []
+    for position, step in enumerate(steps, 1):
+        accuracy, difference = step.get("accuracy"), step.get("loss_difference")
+        error = accuracy_standard_error(accuracy, pictures) if pictures and accuracy is not None else 0.0
+        rows.append(
+            {
+                "position": position,
+                "name": str(step.get("name", "")),
+                "loss": loss_text(step.get("loss")),
+                "accuracy": percent_with_error(accuracy, error)
+                if error
+                else percent(np.nan if accuracy is None else accuracy),
+                "difference": None if difference is None else _difference(*difference),
+                "seconds": duration(step.get("seconds")),
+                "share": 100.0 * float(step.get("seconds") or 0.0) / longest,
+            }
+        )
+    paired = any(row["difference"] for row in rows)
+    return {"rows": rows, "paired": paired, "charts": step_charts(steps, pictures)}
+
+
+def _difference(mean: float, error: float) -> dict[str, str]:
+    """A change of the loss, judged image by image."""
+    verdict = "may be chance" if abs(mean) <= 2 * error else "better" if mean < 0 else "worse"
+    return {"text": f"{mean:+.4f} ± {error:.4f}", "verdict": verdict}
+
+
+def confusion_section(content: ReportContent) -> dict[str, Any] | None:
+    """The confusion matrix as a table or a picture, and its largest mistakes. None with several labels each."""
+    predictions = content.judged
+    if predictions is None or content.multi_label:
+        return None
+    matrix = confusion_matrix(predictions)
+    totals = np.maximum(matrix.sum(1), 1)
+    names, small = content.classes, len(content.classes) <= MAX_TABLE_CLASSES
+    rows = [
+        {
+            "name": names[actual],
+            "cells": [
+                {
+                    "count": int(value),
+                    "shade": round(MAX_SHADE * float(np.sqrt(value / totals[actual])), 3),
+                    "right": actual == predicted,
+                }
+                for predicted, value in enumerate(matrix[actual])
+            ],
+            "total": int(matrix[actual].sum()),
+        }
+        for actual in range(len(names) if small else 0)
+    ]
+    of_class = dict(zip(names, matrix.sum(1).tolist(), strict=True))
+    pairs = [
+        {"actual": actual, "predicted": predicted, "count": times, "share": percent(times / of_class[actual])}
+        for actual, predicted, times in most_confused(matrix, names)[:MAX_PAIRS]
+    ]
+    chart = None if small else confusion_chart(matrix, names)
+    return {"classes": names, "rows": rows, "pairs": pairs, "chart": chart}
+
+
+def classes_section(content: ReportContent) -> dict[str, Any] | None:
+    """Precision, recall and F1 per class, and their means."""
+    if content.judged is None:
+        return None
+    report = classification_report(
+        content.judged, content.classes, multi_label=content.multi_label, threshold=content.threshold
+    )
+
+    def row(name: str, values: dict[str, Any]) -> dict[str, Any]:
+        shares = {key: percent(values[key]) for key in ("precision", "recall", "f1")}
+        return {"name": name, **shares, "support": f"{values['support']:,}", "fill": 100.0 * values["f1"]}
+
+    means = [row("Mean of the classes", report["macro"]), row("Mean by pictures", report["weighted"])]
+    return {"rows": [row(each["class"], each) for each in report["classes"]], "means": means}
+
+
+def pictures_section(content: ReportContent) -> list[dict[str, Any]]:
+    """The largest losses and the least certain, as pictures where there are some, else as a table."""
+    titles = {
+        "losses": ("Top losses", "Wrong labels, odd pictures, and what the classifier does not know."),
+        "uncertain": ("Most uncertain", "Where it can decide least: more pictures like these would teach it most."),
+    }
+    return [
+        {
+            "id": f"pictures-{kind}",
+            "title": titles[kind][0],
+            "text": titles[kind][1],
+            "cards": cards(content, examples),
+            "rows": table_rows(content, examples),
+        }
+        for kind, examples in picked(content).items()
+    ]
+
+
+def calibration_section(content: ReportContent) -> dict[str, Any] | None:
+    """Whether the probabilities mean what they say, before and after temperature scaling, cross-fitted."""
+    predictions = content.judged
+    if predictions is None or len(predictions.labels) < MIN_CALIBRATION:
+        return None
+    fitted = cross_fit_temperature(predictions, multi_label=content.multi_label)
+    if content.multi_label:
+        truth = predictions.labels.reshape(-1) > 0
+        before, after = label_probabilities(predictions.logits).reshape(-1), fitted.probabilities.reshape(-1)
+    else:
+        before, after = probabilities(predictions.logits).max(-1), fitted.probabilities.max(-1)
+        truth = predictions.logits.argmax(-1) == predictions.labels
+    curves = [reliability_curve(np.minimum(each, 1.0), truth, num_bins=10) for each in (before, after)]
+    if fitted.at_bound:
+        verdict = "these pictures do not say how sure to be (the best temperature lies at the end of its range)"
+    elif fitted.temperature > 1.05:
+        verdict = "it is surer than it should be"
+    elif fitted.temperature < 0.95:
+        verdict = "it is less sure than it could be"
+    else:
+        verdict = "it is about as sure as it should be"
+    sentence = (
+        f"The expected calibration error is {percent(fitted.ece_before)}, and {percent(fitted.ece_after)} once "
+        f"probabilities are scaled by a temperature of {number(fitted.temperature, 3)}: {verdict}."
+    )
+    rows = [
+        ("as trained", percent(fitted.ece_before), loss_text(fitted.loss_before)),
+        ("calibrated, on held-out folds", percent(fitted.ece_after), loss_text(fitted.loss_after)),
+    ]
+    return {"text": sentence, "rows": rows, "chart": reliability_chart(curves[0], curves[1], sentence)}
+
+
+def training_section(content: ReportContent) -> dict[str, Any] | None:
+    """Learning-rate tests and training curves."""
+    tests = [rate_chart(test, position) for position, test in enumerate(content.rate_tests, 1) if len(test.curve.lrs)]
+    curves = training_charts(content.rows)
+    return {"tests": tests, "curves": curves} if tests or curves else None
+
+
+def data_section(content: ReportContent) -> dict[str, Any] | None:
+    """What the data is: sizes, classes per split, findings of the check, pictures that were left out."""
+    summary, check = content.summary, content.check
+    skipped = [
+        {"part": part, "name": str(picture.get("name", "")), "reason": str(picture.get("reason", ""))}
+        for part, pictures in (summary.get("skipped_images") or {}).items()
+        for picture in pictures
+    ]
+    origin = summary.get("data") or {}
+    drawn = {"split": "with a validation part of its own", "drawn": "validation drawn from it, stratified"}
+    facts = [
+        ("Data", origin.get("path")),
+        ("Parts", drawn.get(origin.get("layout", ""), origin.get("layout"))),
+        ("Training pictures", f"{summary['num_train']:,}" if "num_train" in summary else None),
+        ("Validation pictures", f"{summary['num_valid']:,}" if "num_valid" in summary else None),
+    ]
+    shown = [(name, str(value)) for name, value in facts if value is not None]
+    if not shown and not skipped and check is None:
+        return None
+    result: dict[str, Any] = {
+        "facts": shown,
+        "skipped": skipped[:MAX_FINDINGS],
+        "num_skipped": len(skipped),
+        "check": None,
+    }
+    if check is not None:
+        names = list(dict.fromkeys(name for of_split in check.counts.values() for name in of_split))
+        findings = [("error", each) for each in check.errors] + [("warning", each) for each in check.warnings]
+        result["check"] = {
+            "num_images": count(check.num_images, "picture"),
+            "splits": list(check.counts),
+            "counts": [
+                {"name": name, "counts": [of_split.get(name, 0) for of_split in check.counts.values()]}
+                for name in names
+            ],
+            "sizes": [(size, f"{pictures:,}") for size, pictures in check.sizes.items() if pictures],
+            "num_errors": count(len(check.errors), "error"),
+            "num_warnings": count(len(check.warnings), "warning"),
+            "more": max(len(findings) - MAX_FINDINGS, 0),
+            "findings": [
+                {
+                    "level": level,
+                    "kind": each.kind,
+                    "message": each.message,
+                    "paths": each.paths[:MAX_PATHS],
+                    "more": max(len(each.paths) - MAX_PATHS, 0),
+                }
+                for level, each in findings[:MAX_FINDINGS]
+            ],
+        }
+    return result
+
+
+def recipe_section(content: ReportContent) -> dict[str, Any] | None:
+    """The phases and the settings; what was chosen, not left at its default, is marked."""
+    recipe = content.recipe
+    if recipe is None:
+        return None
+    settings = [
+        {
+            "name": field.name,
+            "value": setting(getattr(recipe, field.name)),
+            "chosen": getattr(recipe, field.name) != field.default,
+        }
+        for field in dataclasses.fields(Settings)
+    ]
+    return {"phases": [_phase(phase) for phase in recipe.phases], "settings": settings}
+
+
+def _phase(phase: Phase) -> dict[str, str]:
+    cycles = (
+        f"{phase.num_epochs} in 1 cycle"
+        if phase.num_cycles == 1
+        else f"{phase.num_epochs} in {phase.num_cycles} cycles"
+    )
+    return {
+        "name": phase.name,
+        "frozen": f"up to {phase.frozen[-1]}" if phase.frozen else "nothing",
+        "lrs": ", ".join(f"{lr:.2g}" for lr in phase.lrs),
+        "epochs": cycles,
+        "schedule": phase.schedule,
+        "augment": phase.augment,
+    }
+
+
+def provenance(content: ReportContent) -> list[tuple[str, str]]:
+    """Seed, weights, precision, hardware, versions: what it takes to do it again."""
+    summary, recipe = content.summary, content.recipe
+    parameters = summary.get("num_parameters")
+    rows = [
+        ("Seed", None if recipe is None else recipe.seed),
+        ("Weights", summary.get("weights")),
+        ("Parameters", None if parameters is None else f"{parameters:,}"),
+        ("Precision", summary.get("precision")),
+        ("Hardware", summary.get("hardware")),
+        ("Time", None if summary.get("seconds") is None else duration(summary["seconds"])),
+        ("Checkpoint", summary.get("checkpoint")),
+        ("Data fingerprint", (summary.get("data") or {}).get("fingerprint")),
+        *((str(name), version) for name, version in (summary.get("versions") or {}).items()),
+    ]
+    return [(name, str(value)) for name, value in rows if value is not None]
