@@ -77,6 +77,7 @@ def _fit(
 ) -> int:
     from jaxclf.cli.terminal import Terminal
     from jaxclf.recipe import run_recipe
+    from jaxclf.report import write_report
 
     recipe = _recipe(recipe_name, settings, options)
     terminal = Terminal()
@@ -85,6 +86,7 @@ def _fit(
         return 0
     summary = run_recipe(data, out, recipe, overwrite=overwrite, observer=terminal)
     terminal.show_summary(summary)
+    write_report(out, data=data)
     terminal.show_files(out)
     return 0
 

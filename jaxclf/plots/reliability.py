@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxclf.metrics import ReliabilityCurve, calibration_error
-from jaxclf.plots.style import GREY, PALETTE, axes_or_new, tidy
+from jaxclf.plots.style import GREY, PALETTE, add_legend, axes_or_new, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 BAR_HEIGHT = 0.3
 
 
-def plot_reliability(curve: ReliabilityCurve, ax: "Axes | None" = None) -> "Axes":
+def plot_reliability(
+    curve: ReliabilityCurve, ax: "Axes | None" = None, *, after: ReliabilityCurve | None = None
+) -> "Axes":
     """Accuracy over confidence, bin by bin, beside the diagonal on which a calibrated classifier lies.
 
     Points below the diagonal are too sure, those above not sure enough. The area of a point grows with the pictures in
@@ -23,6 +25,7 @@ def plot_reliability(curve: ReliabilityCurve, ax: "Axes | None" = None) -> "Axes
     Args:
       curve: from `jaxclf.metrics.prediction_reliability` or `reliability_curve`.
       ax: where to draw; `None` makes a figure.
+      after: of the same examples once calibrated, drawn as a second line.
 
     Raises:
       ValueError: for a curve of no examples.
@@ -42,11 +45,16 @@ def plot_reliability(curve: ReliabilityCurve, ax: "Axes | None" = None) -> "Axes
     ax.patch.set_visible(False)
     filled = curve.counts > 0
     confidence, accuracy = curve.confidence[filled], curve.accuracy[filled]
-    ax.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", label="calibrated")
+    ax.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", label="as right as it says")
     ax.vlines(confidence, confidence, accuracy, color=PALETTE[1], linewidth=1.5, label="gap")
     ax.plot(confidence, accuracy, color=PALETTE[0], linewidth=1)
     sizes = 12.0 + 60.0 * curve.counts[filled] / curve.counts.max()
     ax.scatter(confidence, accuracy, s=sizes, color=PALETTE[0], zorder=3)
+    if after is not None:
+        kept = after.counts > 0
+        dots = ax.plot(after.confidence[kept], after.accuracy[kept], color=PALETTE[2], label="after calibration")
+        dots[0].set(marker="s", markersize=4)
+        add_legend(ax)
     tidy(ax, x="confidence", y="accuracy")
     ax.set(xlim=(0.0, 1.02), ylim=(0.0, 1.04))
     ax.set_title(

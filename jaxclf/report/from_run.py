@@ -124,15 +124,21 @@ def _read_predictions(path: Path) -> tuple[Predictions | None, tuple[str, ...]]:
 
 
 def _read_rate_tests(folder: Path) -> list[RateTest]:
-    def parse(text: str) -> RateTest:
-        content = json.loads(text)
-        suggestions = {str(rule): found["lr"] for rule, found in content.get("suggestions", {}).items()}
-        lrs, losses, smoothed = (np.asarray(content[name], np.float64) for name in ("lrs", "losses", "smoothed"))
-        curve = LRCurve(lrs, losses, smoothed, str(content["reason"]))
-        title = str(content.get("name") or "Learning-rate test")
-        return RateTest(title, curve, suggestions, content.get("chosen", suggestions.get(content.get("rule"))))
+    """The tests before a run's phases (a list, in `RATES`), and those that `jaxclf find-lr` left in the folder."""
 
-    return [_parsed(path, parse) for path in sorted(folder.glob(RATE_TESTS))]
+    def parse(content: Mapping[str, Any]) -> RateTest:
+        suggestions = {str(rule): found["lr"] for rule, found in content.get("suggestions", {}).items()}
+        values = content.get("curve", content)
+        lrs, losses, smoothed = (np.asarray(values[name], np.float64) for name in ("lrs", "losses", "smoothed"))
+        curve = LRCurve(lrs, losses, smoothed, str(content["reason"]))
+        title = f"before {content['phase']}" if "phase" in content else "Learning-rate test"
+        return RateTest(title, curve, suggestions, content.get("lr", suggestions.get(str(content.get("rule")))))
+
+    def parse_all(text: str) -> list[RateTest]:
+        content = json.loads(text)
+        return [parse(test) for test in (content if isinstance(content, list) else [content])]
+
+    return [test for path in sorted(folder.glob(RATE_TESTS)) for test in _parsed(path, parse_all)]
 
 
 def _read_check(path: Path) -> Report | None:
