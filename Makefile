@@ -1,7 +1,8 @@
 # make demo, make test: each makes .venv if it is missing, installs what it needs, and runs.
-# PYTHON=python3.13 chooses the interpreter, VENV=.venv-313 the folder.
+# PYTHON=python3.13 chooses the interpreter, VENV=.venv-313 the folder, JOBS=4 the test processes.
 
 VENV ?= .venv
+JOBS ?= 2
 BIN := $(VENV)/bin
 export PYTHON VENV
 
@@ -14,10 +15,10 @@ demo: $(VENV)/.installed  ## draw cats and dogs, train on them, show what was le
 	@$(BIN)/jaxclf demo
 
 test: $(VENV)/.installed-test  ## the tests and the doctests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-all: $(VENV)/.installed-test  ## the slow ones too
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "slow or not slow"
 
 lint: $(VENV)/.installed-test  ## ruff (lint, format) and mypy
 	$(BIN)/ruff check .

@@ -176,6 +176,7 @@ class Settings:
       ema_decay: keep a running average of the weights, and use it; 0.999 is usual. None keeps none.
       bn_frozen: BatchNorm keeps its running statistics in all layers, not just in the frozen ones.
       threshold: probability from which a label counts as given, where a photo can have several.
+      lr_rule: how a rate is read off the learning-rate test, where the recipe runs one: see `jaxclf find-lr`.
       tta_views: augmented views per validation photo for the test-time augmentation at the end; 0 leaves it out.
       resize: how photos become squares: "crop" the centre, "squish" the proportions, or "pad" with mirrored borders.
       on_bad_image: "skip" trains without the photos that cannot be read and lists them; "error" stops.
@@ -207,6 +208,7 @@ class Settings:
     ema_decay: float | None = None
     bn_frozen: bool = False
     threshold: float = 0.5
+    lr_rule: Literal["valley", "minimum", "steep", "slide"] = "valley"
     tta_views: int = 4
     resize: ResizeName = "crop"
     on_bad_image: Literal["error", "skip"] = "error"

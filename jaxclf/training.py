@@ -19,7 +19,7 @@ from jaxclf.state import TrainState
 from jaxclf.steps import PredictStep
 from jaxclf.trees import Tree
 
-#: The rules that are asked for a rate, in this order, until one applies.
+#: The rules that are asked for a rate, in this order, where the settings' own does not apply.
 RULES = ("valley", "steep", "minimum")
 #: Steps of a learning-rate test: as many as the phase will have, within these bounds; on activations always the most.
 FINDER_STEPS = (40, 100)
@@ -200,10 +200,11 @@ def _find_rate(
             on_step=lambda at: progress(at.step, at.num_steps),
         )
     found = suggestions(curve)
-    rule = next((name for name in RULES if found[name].lr is not None), None)
+    rules = (recipe.lr_rule, *(name for name in RULES if name != recipe.lr_rule))
+    rule = next((name for name in rules if found[name].lr is not None), None)
     lr = DEFAULT_LR["scratch" if recipe.weights == "none" else "pretrained"] if rule is None else found[rule].lr
     assert lr is not None
-    why = found[RULES[0]].reason if rule is None else found[rule].reason
+    why = found[recipe.lr_rule].reason if rule is None else found[rule].reason
     suggested = f"no rule applies ({why}); the default" if rule is None else f"rule {rule}"
     observer.note(f"rate for {phase.name!r}: {lr:.2g} by {suggested}, from {len(curve.lrs)} steps")
     return FoundRate(phase.name, lr, rule, curve, found, time.perf_counter() - started)

@@ -218,7 +218,8 @@ def test_debug_shows_the_traceback(tmp_path, capsys):
 def test_plan_prints_the_phases_and_writes_nothing(photos, tmp_path, capsys):
     assert run("fit", photos, "--out", tmp_path / "run", "--arch", "resnet18", "--weights", "x.pth", "--plan") == 0
     printed = capsys.readouterr().out
-    assert "the whole body" in printed and "1 + 2 + 4 = 7" in printed and "0.0001, 0.001, 0.01" in printed
+    assert "the whole body" in printed and "1 + 2 + 4 = 7" in printed
+    assert "from find_lr x 0.01, 0.1, 1" in printed and "as before" in printed and "activations at pooled" in printed
     assert not (tmp_path / "run").exists()
 
 

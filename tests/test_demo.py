@@ -6,6 +6,7 @@ import json
 import pytest
 from test_cli import run
 
+from jaxclf import training
 from jaxclf.cli import demo
 
 
@@ -20,6 +21,7 @@ def small(monkeypatch):
         return dataclasses.replace(full, image_size=32, batch_size=8, phases=phases)
 
     monkeypatch.setattr(demo, "demo_recipe", short)
+    monkeypatch.setattr(training, "FINDER_STEPS", (20, 20))
     monkeypatch.setattr(demo, "NUM_TRAIN", 40)
     monkeypatch.setattr(demo, "NUM_VALID", 20)
 
@@ -30,7 +32,7 @@ def test_it_draws_trains_and_shows(small, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "training on 40 pictures (cat 20, dog 20); 20 for validation" in printed
     assert "confusion matrix" in printed and "accuracy" in printed
-    for name in ("recipe.json", "predictions.npz", "summary.json"):
+    for name in ("recipe.json", "predictions.npz", "lr_curves.json", "report.html", "summary.json"):
         assert f"wrote {out / 'run' / name}" in printed
     hint = next(line for line in printed.splitlines() if line.startswith("try it: jaxclf predict "))
     assert run(*hint.removeprefix("try it: jaxclf ").split()) == 0
@@ -40,7 +42,6 @@ def test_it_draws_trains_and_shows(small, tmp_path, capsys):
     before = drawing.stat().st_mtime_ns
     assert run("demo", "--out", out) == 0, "a second demo replaces the first"
     assert drawing.stat().st_mtime_ns == before, "and reuses its drawings"
-    assert run("demo", "--out", out, "--seed", "1") == 0
 
 
 def test_it_does_not_touch_what_is_not_its_own(small, tmp_path, capsys):

@@ -20,7 +20,7 @@ def test_all_eight_steps_run_and_say_what_they_brought(tmp_path, monkeypatch, ca
     runpy.run_path(script, run_name="__main__")
     printed = capsys.readouterr().out
     assert re.findall(r"^(\d)", printed, re.MULTILINE) == list("234478"), printed
-    assert re.search(r"^accuracy [01]\.\d+, with test-time augmentation [01]\.\d+$", printed, re.MULTILINE)
+    assert re.search(r"^test-time augmentation: accuracy [01]\.\d+, loss \d", printed, re.MULTILINE)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "2 find_lr.png", "7 find_lr.png", "confusion.png"
     ]  # fmt: skip

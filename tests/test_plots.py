@@ -1,6 +1,7 @@
 """Asserts on what is drawn, the artists, not on pixels; pyplot is out of bounds for all of it."""
 
 import ast
+import dataclasses
 import io
 import json
 import sys
@@ -25,7 +26,7 @@ from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ImageFolder
 from jaxclf.plots.history import history
 from jaxclf.plots.rates import loss_limits
-from jaxclf.state import TrainState
+from jaxclf.state import create_train_state
 from jaxclf.steps import make_train_step
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -156,6 +157,8 @@ def test_show_batch_refuses_what_does_not_belong_together():
 class Spy:
     """In place of a network: keeps what it is given."""
 
+    num_classes = 2
+
     def __init__(self):
         self.seen = []
 
@@ -176,7 +179,7 @@ def test_training_batch_is_what_the_train_step_gives_the_network(loader):
     key = jax.random.key(7)
     step = make_train_step(spy, optimizer, preprocess=loader.preprocess, augment=make_augment("side_on", 24))
     params = {"body": {}, "head": {"scale": jnp.ones(())}}
-    state = TrainState(jnp.int32(4), params, {}, optimizer.init(params))
+    state = dataclasses.replace(create_train_state({"params": params, "batch_stats": {}}, optimizer), step=jnp.int32(4))
     given_batch = list(loader.epoch(1))[1]
     jax.block_until_ready(step(state, given_batch, key))
     jax.effects_barrier()

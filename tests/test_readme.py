@@ -32,7 +32,8 @@ def test_the_two_commands_are_shown():
     assert "make demo" in README and "make test" in README
 
 
-def test_the_commands_of_the_readme(home, capsys):
+def test_the_commands_of_the_readme(home, capsys, monkeypatch):
+    monkeypatch.setattr("jaxclf.training.FINDER_STEPS", (20, 20))
     commands = [line for line in README.splitlines() if line.startswith(".venv/bin/jaxclf ")]
     assert len(commands) >= 3
     for command in commands:
