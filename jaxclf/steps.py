@@ -87,13 +87,12 @@ def make_train_step(
     augment = augment or make_augment("none", preprocess.image_size)
     loss_of = loss or make_loss("softmax")
 
-    def prepare(batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def prepare(batch: Batch, augment_key: jax.Array, mix_key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Normalised inputs [b, s, s, 3], or activations, and targets [b, c]."""
         labels = jnp.asarray(batch.labels)
         targets = labels if labels.ndim == 2 else targets_from_labels(labels, num_classes)
         if start is not None:
             return jnp.asarray(batch.inputs), targets
-        augment_key, mix_key = jax.random.split(key)
         images = augment(augment_key, batch.inputs)
         if mix is not None:
             images, targets = mix(mix_key, images, targets, jnp.asarray(batch.mask))
@@ -130,8 +129,8 @@ def make_train_step(
         return gradients, updated, total, weight, logits
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
-        prepare_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-        inputs, targets = prepare(batch, prepare_key)
+        augment_key, mix_key, dropout_key = step_keys(key, state.step)
+        inputs, targets = prepare(batch, augment_key, mix_key)
         trainable, fixed = partition(state.params, frozen)
         mask = jnp.asarray(batch.mask)
         batch_stats, parts = state.batch_stats, list[tuple[Tree, jax.Array, jax.Array, jax.Array]]()
@@ -195,6 +194,13 @@ def _check_start(start: str | None, frozen: tuple[str, ...], augmented: bool, mi
         )
     if start is not None and mixed:
         raise ValueError(f"start={start!r}: mixup and cutmix mix pictures, not activations; train from pictures")
+
+
+def step_keys(key: jax.Array, step: jax.typing.ArrayLike) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """A step's keys, of augmentation, mixing and dropout, from the phase's key and the step's number."""
+    prepare_key, dropout_key = jax.random.split(jax.random.fold_in(key, step))
+    augment_key, mix_key = jax.random.split(prepare_key)
+    return augment_key, mix_key, dropout_key
 
 
 def _part(part: int, parts: int, size: int) -> slice:

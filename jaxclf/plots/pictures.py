@@ -12,6 +12,7 @@ from jaxclf.config import Preprocess
 from jaxclf.data.loader import Batch, Loader
 from jaxclf.phases import phase_key
 from jaxclf.plots.style import new_figure, shorten
+from jaxclf.steps import step_keys
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -162,7 +163,7 @@ def _network_inputs(augment: str, preprocess: Preprocess) -> Callable[[jax.Array
 
     @jax.jit
     def network_inputs(key: jax.Array, step: int, images: jax.typing.ArrayLike) -> jax.Array:
-        augment_key, _ = jax.random.split(jax.random.fold_in(key, step))
+        augment_key, _, _ = step_keys(key, step)
         return normalize(apply_augment(augment_key, images), preprocess.mean, preprocess.std)
 
     return network_inputs
