@@ -56,7 +56,8 @@ class PhaseResult(NamedTuple):
       fit: from `jaxclf.fit`.
       phase: the phase as it was run, its rates found.
       rate: the learning-rate test before it, if there was one.
-      cached: what was computed once for it: cut, rows, bytes, dtype, seconds; None if it was trained from pictures.
+      cached: what was computed once for it: cut, rows, bytes, dtype, seconds, and about what that
+        saved; None if it was trained from pictures.
     """
 
     fit: FitResult
@@ -157,6 +158,7 @@ def _activations(
         held_back = extract_features(
             model, variables, valid, cut=phase.cut, on_progress=lambda done, _: progress(before + done, total)
         )
+    seconds = time.perf_counter() - started
     cached = {
         "phase": phase.name,
         "cut": phase.cut,
@@ -164,8 +166,9 @@ def _activations(
         "bytes": features.nbytes + held_back.nbytes,
         "dtype": str(features.dtype),
         "placement": features.placement,
-        "seconds": time.perf_counter() - started,
-        "epochs_saved": phase.num_epochs - 1,
+        "seconds": seconds,
+        # Every epoch, and the search for a rate, would have computed them again.
+        "seconds_saved": seconds * (phase.num_epochs - 1 + (phase.lr_from == "find")),
     }
     return (
         ActivationLoader(

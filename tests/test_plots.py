@@ -24,6 +24,7 @@ from jaxclf import plots, schedules
 from jaxclf.augment import make_augment, normalize
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ImageFolder
+from jaxclf.lr_curve import LRBand
 from jaxclf.plots.history import history
 from jaxclf.plots.rates import loss_limits
 from jaxclf.state import create_train_state
@@ -188,6 +189,19 @@ def test_training_batch_is_what_the_train_step_gives_the_network(loader):
     np.testing.assert_allclose(ours.inputs, spy.seen[0], atol=1e-5)
     other = plots.training_batch(loader, "side_on", key, epoch=1, step=1)
     assert np.abs(ours.inputs - other.inputs).max() > 0.1, "the draws depend on the step"
+
+
+def test_plot_lr_band_draws_the_middle_and_the_spread():
+    lrs = np.geomspace(1e-4, 1, 30)
+    losses = np.linspace(2, 1, 30) + np.linspace(-0.1, 0.1, 5)[:, None]
+    band = LRBand(lrs, losses, losses, ("completed",) * 5, lrs[:, None])
+    ax = plots.plot_lr_band(band, suggestions={"valley": 0.01})
+    assert ax.get_xscale() == "log"
+    low, high = band.bounds()
+    (spread,) = ax.collections
+    edges = spread.get_paths()[0].vertices[:, 1]
+    assert edges.min() == pytest.approx(low.min()) and edges.max() == pytest.approx(high.max())
+    assert any("80 %" in text.get_text() for text in ax.get_legend().get_texts())
 
 
 def test_show_loader(loader):

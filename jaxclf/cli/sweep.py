@@ -143,28 +143,14 @@ def _features(prepared: Any, settings: Settings, terminal: Any) -> tuple[Any, An
     return features, labels, loss
 
 
-# To be replaced by `jaxclf.extract_features`, which keeps them on disk.
 def pooled_features(model: Any, variables: Any, loader: Any, on_progress: Any) -> tuple[Any, Any]:
     """The body's pooled activations of a loader's pictures, float32 [n, 2c], and their labels."""
-    import jax
     import numpy as np
 
-    from jaxclf.augment import normalize, to_float
-    from jaxclf.inference import to_device
+    from jaxclf.features import extract_features
 
-    @jax.jit
-    def step(variables: Any, inputs: Any) -> Any:
-        images = normalize(to_float(inputs), loader.preprocess.mean, loader.preprocess.std)
-        return model.apply(variables, images, stop="pooled")
-
-    features, labels, done = [], [], 0
-    for batch in to_device(loader):
-        keep = np.asarray(batch.mask) > 0
-        features.append(np.asarray(step(variables, batch.inputs))[keep])
-        labels.append(np.asarray(batch.labels)[keep])
-        done += int(keep.sum())
-        on_progress(done, loader.num_examples)
-    return np.concatenate(features), np.concatenate(labels)
+    found = extract_features(model, variables, loader, cut="pooled", dtype="float32", on_progress=on_progress)
+    return np.asarray(found.rows(np.arange(len(found)))), found.labels
 
 
 def _write_table(path: Path, result: Any, origin: dict[str, Any]) -> None:

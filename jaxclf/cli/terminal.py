@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from jaxclf.config import Phase, Recipe
 from jaxclf.loop import Progress as FitProgress
@@ -43,6 +44,13 @@ class _Speed:
         return self.text
 
 
+class _Rate(ProgressColumn):
+    """How many of a task are done per second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.0f}/s" if task.speed else "")
+
+
 class Terminal(Observer):
     """Draws a run's progress with rich; prints one line an epoch where standard output is not a terminal."""
 
@@ -52,7 +60,7 @@ class Terminal(Observer):
     def note(self, text: str) -> None:
         self.console.print(text, markup=False)
 
-    def _bar(self, *columns: TextColumn) -> Progress:
+    def _bar(self, *columns: ProgressColumn) -> Progress:
         return Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -66,7 +74,7 @@ class Terminal(Observer):
 
     @contextlib.contextmanager
     def task(self, description: str, total: int) -> Iterator[Callable[[int, int], None]]:
-        with self._bar() as bar:
+        with self._bar(_Rate()) as bar:
             task = bar.add_task(description, total=total)
             yield lambda done, _: bar.update(task, completed=done)
 

@@ -8,7 +8,7 @@ from jaxclf.plots.confusion import plot_confusion
 from jaxclf.plots.examples import loader_pixels, show_examples, show_grad_cam
 from jaxclf.plots.history import plot_epochs, plot_loss_over_rate, plot_losses, plot_rates, read_rows, show_epochs
 from jaxclf.plots.pictures import denormalize, show_batch, show_loader, training_batch
-from jaxclf.plots.rates import plot_lr_curve, plot_schedule
+from jaxclf.plots.rates import plot_lr_band, plot_lr_curve, plot_schedule
 from jaxclf.plots.reliability import plot_reliability
 from jaxclf.plots.style import save_figure
 from jaxclf.plots.sweep import plot_sweep
@@ -20,6 +20,7 @@ __all__ = [
     "plot_epochs",
     "plot_loss_over_rate",
     "plot_losses",
+    "plot_lr_band",
     "plot_lr_curve",
     "plot_rates",
     "plot_reliability",

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxclf.groups import GROUPS
+from jaxclf.lr_curve import LRBand
 from jaxclf.plots.style import GREY, PALETTE, add_legend, axes_or_new, marker, tidy, whole_numbers
 
 if TYPE_CHECKING:
@@ -161,6 +162,24 @@ def plot_lr_curve(
     add_legend(ax)
     reason = "\n".join(textwrap.wrap(curve.reason, 88))  # matplotlib's own wrapping would read mathematics into it
     ax.set_title(reason, fontsize=8, color=GREY, loc="left", parse_math=False)
+    return ax
+
+
+def plot_lr_band(
+    band: LRBand, *, suggestions: Mapping[str, float | None] | None = None, ax: "Axes | None" = None
+) -> "Axes":
+    """The learning-rate test repeated over seeds: the median as `plot_lr_curve` draws it, and the middle 80 % around it.
+
+    Args:
+      band: from `jaxclf.lr_finder.find_lr_band`.
+      suggestions: of its `middle()`.
+      ax: where to draw; `None` makes a figure.
+    """
+    middle = band.middle()
+    ax = plot_lr_curve(middle, suggestions=suggestions, ax=ax)
+    low, high = (values[: len(middle.lrs)] for values in band.bounds())
+    ax.fill_between(middle.lrs, low, high, color=PALETTE[0], alpha=0.2, linewidth=0, label="middle 80 % of seeds")
+    add_legend(ax)
     return ax
 
 
