@@ -168,7 +168,7 @@ def plot_lr_curve(
 def plot_lr_band(
     band: LRBand, *, suggestions: Mapping[str, float | None] | None = None, ax: "Axes | None" = None
 ) -> "Axes":
-    """The learning-rate test repeated over seeds: the median as `plot_lr_curve` draws it, and the middle 80 % around it.
+    """The learning-rate test over several seeds: the median as `plot_lr_curve` draws it, the middle 80 % around it.
 
     Args:
       band: from `jaxclf.lr_finder.find_lr_band`.
