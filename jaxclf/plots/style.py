@@ -45,7 +45,8 @@ def tidy(ax: "Axes", *, x: str, y: str) -> None:
 
 def add_legend(ax: "Axes", *, loc: Literal["best", "upper center"] = "best", ncols: int = 1) -> None:
     """A legend, by default where there is most room; what lies below it stays legible."""
-    lines = [line for line in ax.lines if line.get_visible() and not str(line.get_label()).startswith("_")]
+    drawn = (*ax.lines, *ax.collections)
+    lines = [line for line in drawn if line.get_visible() and not str(line.get_label()).startswith("_")]
     ncols = min(ncols, max(len(lines), 1))
     ax.legend(
         handles=lines,
