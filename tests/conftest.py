@@ -51,6 +51,23 @@ def write_class_folders(root: Path, counts: dict[str, int], *, size: int = 40, s
     return root
 
 
+def count_decoded(monkeypatch: pytest.MonkeyPatch) -> list:
+    """A list that receives every picture a loader decodes from now on."""
+    from jaxclf.data import loader
+
+    calls: list = []
+    for name in ("presized_pixels", "evaluation_pixels"):
+        original = getattr(loader, name)
+
+        def spy(image, preprocess, original=original):
+            calls.append(image)
+            return original(image, preprocess)
+
+        spy.__name__ = name
+        monkeypatch.setattr(loader, name, spy)
+    return calls
+
+
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """DATA with a train and a valid folder of two classes. Read only."""

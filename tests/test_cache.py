@@ -6,13 +6,12 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import write_class_folders
+from conftest import count_decoded, write_class_folders
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxclf.array_file import ArrayFileError, ArrayWriter, open_array
 from jaxclf.config import Preprocess
-from jaxclf.data import loader as loader_module
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ArrayDataset, ImageFolder
 
@@ -170,28 +169,13 @@ def test_a_full_disk_is_named_and_what_was_written_stays(tmp_path):
     assert ArrayWriter(tmp_path / "a", (10, 1000), "u1", "key").missing.tolist() == [5, 6, 7, 8, 9]
 
 
-def counted(monkeypatch) -> list:
-    """Every picture that is decoded from now on."""
-    calls: list = []
-    for name in ("presized_pixels", "evaluation_pixels"):
-        original = getattr(loader_module, name)
-
-        def spy(image, preprocess, original=original):
-            calls.append(image)
-            return original(image, preprocess)
-
-        spy.__name__ = name
-        monkeypatch.setattr(loader_module, name, spy)
-    return calls
-
-
 def disk_loader(source, folder, **options):
     common = {"batch_size": 8, "image_size": 16, "train": True, "cache": "disk", "cache_dir": folder}
     return Loader(source, **(common | options))
 
 
 def test_the_disk_cache_serves_later_runs_without_decoding(photos, tmp_path, monkeypatch):
-    calls = counted(monkeypatch)
+    calls = count_decoded(monkeypatch)
     source = ImageFolder(photos / "train")
     memory = [batch.inputs for batch in disk_loader(source, None, cache="memory").epoch(3)]
     calls.clear()
@@ -209,7 +193,7 @@ def test_the_disk_cache_serves_later_runs_without_decoding(photos, tmp_path, mon
 
 @pytest.mark.parametrize("how", ["cut", "flipped"])
 def test_a_damaged_disk_cache_is_rebuilt(photos, tmp_path, monkeypatch, how):
-    calls = counted(monkeypatch)
+    calls = count_decoded(monkeypatch)
     source = ImageFolder(photos / "train")
     expected = next(disk_loader(source, tmp_path).epoch(0)).inputs
     (path,) = tmp_path.iterdir()
@@ -311,7 +295,7 @@ def test_killed_while_building_then_built_again(photos, tmp_path, monkeypatch):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not list(tmp_path.glob("*.pictures"))
-    calls = counted(monkeypatch)
+    calls = count_decoded(monkeypatch)
     source = ImageFolder(photos / "train")
     loader = disk_loader(source, tmp_path)
     loader.fill_cache()

@@ -1,6 +1,5 @@
 """`jaxclf find-lr`: what it prints and writes, and how it fails."""
 
-import importlib.util
 import json
 
 import jax
@@ -13,9 +12,6 @@ from jaxclf import lr_finder
 from jaxclf.lr_curve import RULES, LRCurve, growing_lrs, suggestions
 from jaxclf.runs import load_run
 from jaxclf.trees import MODULES
-
-if importlib.util.find_spec("jaxclf.plots") is None:
-    pytest.skip("needs jaxclf.plots, which this checkout does not have yet", allow_module_level=True)
 
 NET = FAST[:-2]  # without the epochs
 SHORT = ["--steps", "20", "--high", "0.1", "--frozen", "stage4"]  # a frozen body compiles in no time

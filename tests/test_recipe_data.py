@@ -7,12 +7,11 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import write_class_folders
+from conftest import count_decoded, write_class_folders
 from PIL import Image
 
 from jaxclf.cli import main
 from jaxclf.config import Phase, Recipe
-from jaxclf.data import loader as loader_module
 from jaxclf.evaluation import evaluate_run
 from jaxclf.recipe import run_recipe
 from jaxclf.runs import CHECKPOINTS, load_run
@@ -170,16 +169,7 @@ def test_the_disk_cache_changes_nothing_and_is_found_again(photos, tmp_path, mon
     assert memory["loss"] == disk["loss"]
     assert len(list((tmp_path / "cache" / "jaxclf" / "pictures").iterdir())) == 2
 
-    calls = []
-    for name in ("presized_pixels", "evaluation_pixels"):
-        original = getattr(loader_module, name)
-
-        def counted(image, preprocess, original=original):
-            calls.append(image)
-            return original(image, preprocess)
-
-        counted.__name__ = name
-        monkeypatch.setattr(loader_module, name, counted)
+    calls = count_decoded(monkeypatch)
     assert run_recipe(photos, tmp_path / "again", recipe(cache="disk"))["loss"] == memory["loss"]
     assert calls == []
 

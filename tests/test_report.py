@@ -29,8 +29,6 @@ from jaxclf.report.charts import MAX_STEPS, thinned
 from jaxclf.report.pictures import RAMP, overlay, shown_indices
 from jaxclf.trees import frozen_prefix
 
-pytest.importorskip("jinja2", reason="the report needs jinja2")
-
 CLASSES = ("basset", "beagle", "boxer", "chihuahua", "collie", "corgi", "dachshund", "husky", "pug", "saint bernard")
 #: What a hostile class or file may be called.
 EVIL = "<script>alert('x')</script>\"&--><svg onload=alert(1)>"

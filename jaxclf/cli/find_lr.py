@@ -72,7 +72,7 @@ def _find_lr(
     if run_folder is not None and settings != Settings():
         raise UsageError(f"run {run_folder} brings its own settings; leave the other flags away, or --run")
     terminal = Terminal()
-    folder = _check_folder(data, Path(out or run_folder or "find-lr"))
+    folder = check_folder(data, Path(out or run_folder or "find-lr"))
     model, variables, loader, settings = _start(data, settings, run_folder, terminal)
     with terminal.task("finding the rate", steps) as advance:
         curve = lr_finder.find_lr(
@@ -88,7 +88,7 @@ def _find_lr(
             on_step=lambda progress: advance(progress.step, progress.num_steps),
         )
     found = lr_finder.suggestions(curve)
-    origin = {"data": data, "run": run_folder, "frozen": frozen, "settings": _settings_only(settings)}
+    origin = {"data": data, "run": run_folder, "frozen": frozen, "settings": settings_only(settings)}
     folder.mkdir(parents=True, exist_ok=True)
     _write_curve(folder / CURVE, curve, found, rule, origin)
     _write_picture(folder / PICTURE, curve, found)
@@ -98,7 +98,7 @@ def _find_lr(
     return 0
 
 
-def _check_folder(data: str, folder: Path) -> Path:
+def check_folder(data: str, folder: Path) -> Path:
     from jaxclf.setup import check_outside
 
     if folder.exists() and not folder.is_dir():
@@ -149,7 +149,7 @@ def _ratios(settings: Settings) -> tuple[float, ...]:
     return LIKE_IMAGENET if settings.weights != "none" else (1.0, 1.0, 1.0)
 
 
-def _settings_only(settings: Settings) -> dict[str, Any]:
+def settings_only(settings: Settings) -> dict[str, Any]:
     return {field.name: getattr(settings, field.name) for field in dataclasses.fields(Settings)}
 
 

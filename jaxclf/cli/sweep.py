@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from jaxclf.cli.arguments import DataArgument, UsageError, Work
-from jaxclf.cli.find_lr import _check_folder, _settings_only
+from jaxclf.cli.find_lr import check_folder, settings_only
 from jaxclf.config import Settings
 
 #: What the command writes into its `out` folder.
@@ -86,7 +86,7 @@ def _sweep(data: str, settings: Settings, options: dict[str, Any], out: str) -> 
     except ValueError as error:
         raise UsageError(_as_flags(str(error))) from error
     terminal = Terminal()
-    folder = _check_folder(data, Path(out))
+    folder = check_folder(data, Path(out))
     prepared = prepare(data, settings, terminal)
     features, labels, loss = _features(prepared, settings, terminal)
     heads = len(options["head"]) * len(options["lrs"]) * len(options["weight_decays"])
@@ -105,7 +105,7 @@ def _sweep(data: str, settings: Settings, options: dict[str, Any], out: str) -> 
             on_progress=advance,
         )
     folder.mkdir(parents=True, exist_ok=True)
-    _write_table(folder / TABLE, result, {"data": data, **options, "settings": _settings_only(settings)})
+    _write_table(folder / TABLE, result, {"data": data, **options, "settings": settings_only(settings)})
     _write_picture(folder / PICTURE, result)
     _show(terminal, result)
     for name in (TABLE, PICTURE):
