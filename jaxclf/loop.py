@@ -1,7 +1,7 @@
 """fit: the loop over batches and epochs. No host sync inside an epoch but on logging steps."""
 
 import dataclasses
-import math
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from jaxclf.metrics import Predictions, summarize
 from jaxclf.models.classifier import Classifier
 from jaxclf.phases import PhaseProgram, check_labels, make_phase_program
 from jaxclf.schedules import cycle_boundaries
+from jaxclf.snapshot import ZERO, Best, Boundary, Snapshot, Totals
 from jaxclf.state import TrainState
 from jaxclf.steps import Metrics, PredictStep, make_predict_step
 
@@ -82,6 +83,8 @@ def fit(
     on_step: Callable[[Progress], None] | None = None,
     on_log: Callable[[Row], None] | None = None,
     on_epoch: Callable[[Row, TrainState], None] | None = None,
+    on_boundary: Callable[[Boundary, Callable[[], Snapshot]], None] | None = None,
+    start: Snapshot | None = None,
 ) -> FitResult:
     """Trains one phase and returns the new state; `variables` stay as they were.
 
@@ -102,9 +105,13 @@ def fit(
       on_log: called with each logged row (write it to TensorBoard, W&B, a file, ...).
       on_epoch: called with each epoch's row and the state, which is donated to the next step: copy or save what you
         keep. `row["cycle_end"]` marks the snapshots of SGDR.
+      on_boundary: called after each step but an epoch's last, and after each epoch but the phase's last, with where
+        that is and a function that takes a snapshot; asking for one waits for the device. May raise, to stop here. Of
+        an epoch that is one dispatch, only the end is a boundary.
+      start: a snapshot of the same fit, to go on from; `variables` then serve for their structure only.
 
     Returns:
-      The state, the logged rows, and the predictions for `valid`.
+      The state, the rows logged by this call, and the predictions for `valid`.
 
     Raises:
       NonFiniteLoss: if the loss or the gradient stops being finite, naming the step and the rates. That step was not
@@ -129,99 +136,108 @@ def fit(
         check_labels(settings, valid.dataset)
         predict_step = predict_step or make_predict_step(model, preprocess=valid.preprocess, start=valid.cut)
     cycle_ends = cycle_boundaries(phase.cycle_epochs, phase.num_cycles, phase.cycle_mult)
-    state = program.create_state(variables, phase, settings)
+    if start is None:
+        start = Snapshot(program.create_state(variables, phase, settings), 0, 0, ZERO, Best())
+    else:  # training donates its buffers and must not eat the caller's
+        start = start._replace(state=jax.tree.map(jnp.array, start.state))
+    state, best = start.state, start.best
     log = _Log(phase, program, on_log)
     epochs: list[Row] = []
-    predictions, best = None, _Best()
-    step, stopped = 0, ""
-    for epoch in range(phase.num_epochs):
-        totals, pending = np.zeros(4), list[Metrics]()  # pending stays on the device until it is fetched
-        steps = program.epoch(state, train, first_epoch + epoch)
+    latest: Predictions | None = None
+    step, stopped = start.epoch * len(train) + start.batch, ""
+    for epoch in range(start.epoch, phase.num_epochs):
+        first_batch = start.batch if epoch == start.epoch else 0
+        log.start_epoch(epoch, start.totals if epoch == start.epoch else ZERO)
+        end = (epoch + 1) * len(train)
+        steps = program.epoch(state, train, first_epoch + epoch, start_batch=first_batch)
         for state, metrics in steps:
-            pending.append(metrics)
+            log.pending.append(metrics)
             step += 1
-            if step % log_every == 0:
-                totals += log(pending, epoch, step, state)
-                pending = []
+            if step % log_every == 0 or step == end:
+                log.fetch(state, row=step)
             if on_step is not None:
                 on_step(Progress(step, program.num_steps, train.batch_size, log.rows[-1] if log.rows else None))
-        if pending:
-            totals += log(pending, epoch, step, state)
+            if on_boundary is not None and step < end and not program.whole_epochs(train):
+                taken = functools.partial(log.snapshot, state, len(train) - (end - step), best)
+                on_boundary(Boundary(step, epoch, False, False, None), taken)
+        loss, weight, correct, count = log.totals
         row: Row = {
             "kind": "epoch",
             "phase": phase.name,
             "epoch": epoch,
             "step": step,
-            "train_loss": float(totals[0] / totals[1]),
-            "train_accuracy": float(totals[2] / totals[3]),
+            "train_loss": loss / weight,
+            "train_accuracy": correct / count,
             "cycle_end": epoch + 1 in cycle_ends,
         }
         if valid is not None:
             latest = predict(model, state.averaged, valid, predict_step=predict_step)
             scores = summarize(latest, multi_label=settings.multi_label, threshold=settings.threshold)
             row |= {"valid_loss": scores["loss"], "valid_accuracy": scores["accuracy"]}
-            improved = best.update(epoch, scores["loss"], state if phase.keep_best else None)
-            predictions = latest if improved or not phase.keep_best else predictions
+            best = best.updated(epoch, scores["loss"], state if phase.keep_best else None, latest)
         epochs.append(row)
         if on_epoch is not None:
             on_epoch(row, state)
-        last = epoch + 1 == phase.num_epochs
-        if not last and phase.patience is not None and best.epoch is not None and epoch - best.epoch >= phase.patience:
+        if epoch + 1 == phase.num_epochs:
+            break
+        if phase.patience is not None and best.epoch is not None and epoch - best.epoch >= phase.patience:
             stopped = f"no lower validation loss in {phase.patience} epochs"
             break
+        if on_boundary is not None:
+            taken = functools.partial(Snapshot, state, epoch + 1, 0, ZERO, best)
+            on_boundary(Boundary(step, epoch, True, row["cycle_end"], row.get("valid_loss")), taken)
     if phase.keep_best:
-        state = best.restored(state)
-    return FitResult(state, log.rows, epochs, predictions, best.epoch, stopped)
-
-
-class _Best:
-    """The epoch with the lowest validation loss, and a copy of what it had learned."""
-
-    def __init__(self) -> None:
-        self.epoch: int | None = None
-        self.loss = math.inf
-        self._kept: tuple[Any, ...] = ()
-
-    def update(self, epoch: int, loss: float, state: TrainState | None) -> bool:
-        """Whether this is the best epoch so far; then, given a state, its variables are copied."""
-        if self.epoch is not None and not loss < self.loss:
-            return False
-        self.epoch, self.loss = epoch, loss
-        if state is not None:
-            self._kept = jax.tree.map(jnp.array, (state.params, state.batch_stats, state.ema))
-        return True
-
-    def restored(self, state: TrainState) -> TrainState:
-        """The last state with the best epoch's variables."""
-        params, batch_stats, ema = self._kept
-        return dataclasses.replace(state, params=params, batch_stats=batch_stats, ema=ema)
+        state = dataclasses.replace(state, **best.kept)
+    return FitResult(state, log.rows, epochs, best.predictions if phase.keep_best else latest, best.epoch, stopped)
 
 
 class _Log:
-    """Fetches metrics from the device, keeps the logged rows, and stops a run that has diverged."""
+    """Fetches metrics from the device, sums them up, keeps the logged rows, and stops a run that has diverged."""
 
     def __init__(self, phase: Phase, program: PhaseProgram, on_log: Callable[[Row], None] | None):
         self.phase, self.program, self.on_log = phase, program, on_log
         self.rows: list[Row] = []
+        self.start_epoch(0, ZERO)
 
-    def __call__(self, pending: list[Metrics], epoch: int, step: int, state: TrainState) -> np.ndarray:
-        """Logs the last of the pending metrics; returns the sums of loss * weight, weight, correct and count."""
-        fetched = jax.device_get(pending)
-        last = fetched[-1]
-        if last["failed_at"] >= 0:
-            failed = next(metrics for metrics in fetched if metrics["failed_at"] >= 0)
-            lrs = ", ".join(f"{lr:.3g}" for lr in failed["lrs"])
-            where = f"step {int(last['failed_at'])} of phase {self.phase.name!r} (learning rates {lrs})"
-            raise NonFiniteLoss(
-                f"training diverged at {where}: the loss was {failed['loss']}, or its gradient or update was not "
-                "finite. That step was not applied; use a lower rate",
-                state,
-            )
+    def start_epoch(self, epoch: int, totals: Totals) -> None:
+        """Begins to sum up an epoch, or goes on with one."""
+        self.epoch, self.totals = epoch, totals
+        self.pending = list[Metrics]()  # on the device until they are fetched
+
+    def fetch(self, state: TrainState, *, row: int | None = None) -> None:
+        """Adds the pending metrics one step at a time: how they are grouped changes no bit. Given a step, logs it."""
+        fetched, self.pending = jax.device_get(self.pending), []
+        if fetched and fetched[-1]["failed_at"] >= 0:
+            self._raise(fetched, state)
+        sums = np.array(self.totals, np.float64)
+        for m in fetched:
+            sums += np.array([np.float64(m["loss"]) * m["weight"], m["weight"], m["correct"], m["count"]])
+        loss, weight, correct, count = sums.tolist()
+        self.totals = (loss, weight, correct, count)
+        if row is not None:
+            self._log(fetched[-1], row)
+
+    def snapshot(self, state: TrainState, batch: int, best: Best) -> Snapshot:
+        """In the middle of an epoch."""
+        self.fetch(state)
+        return Snapshot(state, self.epoch, batch, self.totals, best)
+
+    def _raise(self, fetched: list[Any], state: TrainState) -> None:
+        failed = next(metrics for metrics in fetched if metrics["failed_at"] >= 0)
+        lrs = ", ".join(f"{lr:.3g}" for lr in failed["lrs"])
+        where = f"step {int(failed['failed_at'])} of phase {self.phase.name!r} (learning rates {lrs})"
+        raise NonFiniteLoss(
+            f"training diverged at {where}: the loss was {failed['loss']}, or its gradient or update was not "
+            "finite. That step was not applied; use a lower rate",
+            state,
+        )
+
+    def _log(self, last: Any, step: int) -> None:
         momentum = self.program.momentum
         row: Row = {
             "kind": "step",
             "phase": self.phase.name,
-            "epoch": epoch,
+            "epoch": self.epoch,
             "step": step - 1,
             "loss": float(last["loss"]),
             "momentum": float(momentum(step - 1)) if callable(momentum) else momentum,
@@ -230,5 +246,3 @@ class _Log:
         self.rows.append(row)
         if self.on_log is not None:
             self.on_log(row)
-        sums = [[m["loss"] * m["weight"], m["weight"], m["correct"], m["count"]] for m in fetched]
-        return np.array(sums, np.float64).sum(0)

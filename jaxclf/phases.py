@@ -42,11 +42,17 @@ class PhaseProgram(NamedTuple):
     key: jax.Array
     scanned_steps: ScannedSteps | None = None
 
-    def epoch(self, state: TrainState, train: AnyLoader, number: int) -> Iterator[tuple[TrainState, Metrics]]:
-        """Runs the steps of epoch `number`; yields (state, metrics) once for each, without waiting for the device.
+    def whole_epochs(self, train: AnyLoader) -> bool:
+        """Whether `epoch` runs all steps in one dispatch, so that there is no state in between."""
+        return self.scanned_steps is not None and isinstance(train, ActivationLoader)
 
-        With `scanned_steps`, all of them run first; then the state is the last one each time, and the metrics are on
-        the host.
+    def epoch(
+        self, state: TrainState, train: AnyLoader, number: int, *, start_batch: int = 0
+    ) -> Iterator[tuple[TrainState, Metrics]]:
+        """Runs the steps of epoch `number` from batch `start_batch` on; yields (state, metrics) once for each.
+
+        Nothing waits for the device. With `scanned_steps`, all steps run first, always from batch 0; then the state is
+        the last one each time, and the metrics are on the host.
         """
         if self.scanned_steps is not None and isinstance(train, ActivationLoader):
             plan = Plan(*train.epoch_rows(number))
@@ -54,7 +60,7 @@ class PhaseProgram(NamedTuple):
             for metrics in unstacked(stacked):
                 yield state, metrics
             return
-        for batch in to_device(train.epoch(number)):
+        for batch in to_device(train.epoch(number, start_batch=start_batch)):
             state, metrics = self.train_step(state, batch, self.key)
             yield state, metrics
 

@@ -31,7 +31,7 @@ LAYERS = {
     ),
     **dict.fromkeys(("models", "data"), 1),
     **dict.fromkeys(("weights", "groups", "optim"), 2),
-    **dict.fromkeys(("state", "steps", "phases", "inference", "checkpoint", "loop", "scanned"), 3),
+    **dict.fromkeys(("state", "steps", "phases", "inference", "checkpoint", "loop", "scanned", "snapshot"), 3),
     **dict.fromkeys(("analysis", "export", "features", "gradcam", "lr_finder", "plots", "runs", "sweep", "tta"), 4),
     **dict.fromkeys(("recipes", "setup", "training", "scoring", "recipe", "evaluation", "report"), 5),
     "cli": 6,
