@@ -90,13 +90,16 @@ def main() -> None:
         print(f"seed {seed}: {summary['seconds']:.0f} s; rates {rates}", flush=True)
         for step in summary["steps"]:
             print(f"  {step['name']:24s} loss {step['loss']:.4f}  accuracy {step['accuracy']:.4f}", flush=True)
-    print(f"\nmean and standard deviation over {args.seeds} seeds\n{'step':26s} loss               accuracy           seconds")
+    print(
+        f"\nmean and standard deviation over {args.seeds} seeds\n"
+        f"{'step':26s} loss               accuracy           seconds"
+    )
     for name, columns in steps.items():
         print(f"{name:24s} {'  '.join(spread(values) for values in columns.values())}")
     print("\npaired per-image loss difference: mean over seeds; each seed's (standard error)")
-    for name, values in versus.items():
-        each = "  ".join(f"{mean:+.4f} ({error:.4f})" for mean, error in values)
-        print(f"{name}\n  {np.mean([mean for mean, _ in values]):+.4f}; {each}")
+    for name, seeds in versus.items():
+        each = "  ".join(f"{mean:+.4f} ({error:.4f})" for mean, error in seeds)
+        print(f"{name}\n  {np.mean([mean for mean, _ in seeds]):+.4f}; {each}")
 
 
 if __name__ == "__main__":

@@ -56,31 +56,92 @@ def _parts(state: TrainState) -> dict[str, dict[str, Any]]:
     return {"variables": _flatten(state.averaged), "training": _flatten(training)}
 
 
-def save_checkpoint(path: str | os.PathLike[str], state: TrainState, metadata: Mapping[str, Any]) -> Path:
+def save_checkpoint(
+    path: str | os.PathLike[str],
+    state: TrainState,
+    metadata: Mapping[str, Any],
+    *,
+    extra: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Path:
     """Writes a checkpoint; it is there whole when this returns, and not at all if it fails.
 
     Args:
       path: the folder to make. It must not exist.
       state: the training state.
       metadata: JSON values to keep beside it: phase, epoch, seed, classes, preprocessing, ...
+      extra: further named trees of arrays, for `load_part`.
 
     Returns:
       The absolute path.
 
     Raises:
       ValueError: if `path` exists.
+      OSError: if it cannot be written, naming `path`.
     """
+    return start_checkpoint(path, state, metadata, extra=extra).result()
+
+
+class PendingCheckpoint:
+    """A checkpoint that is being written in the background."""
+
+    def __init__(self, path: Path, response: Any):
+        self.path = path
+        self._response = response
+
+    def result(self) -> Path:
+        """Waits until it is there whole; returns its absolute path. Raises OSError, naming it, if writing failed."""
+        try:
+            self._response.result()
+        except Exception as error:  # Orbax, TensorStore and the file system each have their own
+            raise _cannot_write(self.path, error) from error
+        return self.path
+
+
+def start_checkpoint(
+    path: str | os.PathLike[str],
+    state: TrainState,
+    metadata: Mapping[str, Any],
+    *,
+    extra: Mapping[str, Mapping[str, Any]] | None = None,
+) -> PendingCheckpoint:
+    """Like `save_checkpoint`, but returns as soon as the arrays are copied; the state may be donated then."""
     from orbax.checkpoint import v1 as ocp
 
     folder = Path(path).absolute()
     if folder.exists():
         raise ValueError(f"checkpoint {folder} exists already; choose another path or remove it")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    parts = _parts(state)
-    manifest = {name: _manifest(leaves) for name, leaves in parts.items()}
+    parts = _parts(state) | {name: _flatten(tree) for name, tree in (extra or {}).items()}
+    # Copies: on a CPU the host's view of an array is the array, and its buffer is the next step's to overwrite.
+    host = {name: {leaf: np.array(value) for leaf, value in leaves.items()} for name, leaves in parts.items()}
+    manifest = {name: _manifest(leaves) for name, leaves in host.items()}
     record = {"format_version": FORMAT_VERSION, "manifest": manifest, "metadata": dict(metadata)}
-    ocp.save_checkpointables(str(folder), parts, custom_metadata=record)
-    return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return PendingCheckpoint(folder, ocp.save_checkpointables_async(str(folder), host, custom_metadata=record))
+    except Exception as error:
+        raise _cannot_write(folder, error) from error
+
+
+def _cannot_write(folder: Path, error: Exception) -> OSError:
+    text = str(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        text = error.strerror or text
+    elif "No space left" in text:
+        text = "No space left on device"
+    elif "File too large" in text:
+        text = "File too large"
+    return OSError(f"checkpoint {folder} cannot be written: {text.splitlines()[0] if text else type(error).__name__}")
+
+
+def find_checkpoints(folder: str | os.PathLike[str]) -> list[tuple[Path, dict[str, Any]]]:
+    """The complete checkpoints in a folder, with their metadata, by name. What was cut short is none."""
+    found = []
+    for path in sorted(Path(folder).iterdir()) if Path(folder).is_dir() else []:
+        try:
+            found.append((path, read_metadata(path)))
+        except ValueError:
+            continue
+    return found
 
 
 def _record(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
@@ -134,9 +195,21 @@ def load_variables(path: str | os.PathLike[str]) -> Tree:
     Raises:
       ValueError: if there is no complete checkpoint of jaxclf's at `path`.
     """
+    loaded = load_part(path, "variables")
+    assert loaded is not None  # every checkpoint has them
+    return loaded
+
+
+def load_part(path: str | os.PathLike[str], name: str) -> Tree | None:
+    """A named tree of a checkpoint as nested dicts, on this process's first device; None if it holds no such part.
+
+    Raises:
+      ValueError: if there is no complete checkpoint of jaxclf's at `path`.
+    """
     folder, record = _record(path)
-    loaded = _load(folder, {"variables": record["manifest"]["variables"]})
-    return _unflatten_dict(loaded["variables"])
+    if name not in record["manifest"]:
+        return None
+    return _unflatten_dict(_load(folder, {name: record["manifest"][name]})[name])
 
 
 def restore_checkpoint(path: str | os.PathLike[str], target: TrainState) -> TrainState:

@@ -1,45 +1,50 @@
 """A recipe from start to end: data in, phases one after another, everything a RUN folder holds out."""
 
-import dataclasses
+import contextlib
+import json
 import os
 import platform
-import shutil
-import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from jaxclf import __version__
-from jaxclf.checkpoint import save_checkpoint
-from jaxclf.config import Recipe
+from jaxclf.checkpoint import load_variables
+from jaxclf.config import Phase, Recipe
+from jaxclf.course import Course
+from jaxclf.data.roster import make_roster
 from jaxclf.data.sources import fingerprint
-from jaxclf.data.splits import Splits
+from jaxclf.features import variables_digest
+from jaxclf.finish import finish
 from jaxclf.inference import predict
-from jaxclf.loop import NonFiniteLoss, Row
-from jaxclf.metrics import Predictions, label_probabilities, search_threshold, summarize
-from jaxclf.runs import (
-    CHECKPOINTS,
-    ClassifierSpec,
-    append_metrics,
-    check_out,
-    create_run,
-    write_predictions,
-    write_rates,
-    write_recipe,
-    write_submission,
-    write_summary,
-)
-from jaxclf.scoring import difference, score_calibration, score_test, score_tta
-from jaxclf.setup import Observer, check_outside, decode, make_loaders, prepare
+from jaxclf.interruption import Interrupted, StopSignals
+from jaxclf.keeper import Keeper
+from jaxclf.loop import NonFiniteLoss
+from jaxclf.metrics import summarize
+from jaxclf.models.classifier import Classifier
+from jaxclf.resume import Point, Request, check_same, read_request, resume_point, write_request
+from jaxclf.run_folder import SUMMARY, append_metrics, check_out, create_run, write_rates, write_recipe
+from jaxclf.scoring import difference
+from jaxclf.setup import Loaders, Observer, Prepared, check_outside, decode, make_loaders, prepare
 from jaxclf.state import TrainState
-from jaxclf.steps import make_predict_step
-from jaxclf.training import FoundRate, run_phase
-from jaxclf.trees import num_parameters
+from jaxclf.steps import PredictStep, make_predict_step
+from jaxclf.training import FoundRate, PhaseResult, run_phase
+from jaxclf.trees import Tree
 
-#: Snapshots of cycle ends that a run keeps.
-MAX_SNAPSHOTS = 3
+
+class _Work(NamedTuple):
+    """What all phases of a run share."""
+
+    folder: Path
+    model: Classifier
+    loaders: Loaders
+    predict_step: PredictStep
+    keeper: Keeper
+    observer: Observer
+    stop: StopSignals | None
 
 
 def run_recipe(
@@ -48,198 +53,202 @@ def run_recipe(
     recipe: Recipe,
     *,
     overwrite: bool = False,
+    resume: bool = False,
+    checkpoint_every: float = 10.0,
+    stop: StopSignals | None = None,
     observer: Observer | None = None,
 ) -> dict[str, Any]:
     """Runs a recipe on a data set and writes the RUN folder.
 
     Whatever can be wrong with the input (folder, classes, weights, damaged pictures) is found before anything is
-    written to `out`.
+    written to `out`. A run that was killed, at whatever moment, and is resumed ends with the same parameters, record
+    and predictions, to the bit, as one that was left alone, on the same hardware and versions.
 
     Args:
       data: the folder of pictures, see `jaxclf.data.splits.open_data`.
       out: the RUN folder to make.
       recipe: settings and phases.
       overwrite: replace a run that `out` holds.
+      resume: go on with the run that `out` holds, if there is one; of a finished one, return the summary.
+      checkpoint_every: minutes between checkpoints inside a phase; cycle ends and phase ends make one in any case.
+      stop: entered signals; when one comes during training, the step is finished, a checkpoint written, and
+        `Interrupted` raised.
       observer: told what happens.
 
     Returns:
       What `summary.json` holds.
 
     Raises:
-      ValueError: naming what is wrong with the input, and the way out.
+      ValueError: naming what is wrong with the input, and the way out; with `resume`, for a run that was begun with
+        another recipe, data, classes or weights, listing the differences.
     """
     observer = observer or Observer()
-    started = time.perf_counter()
     if not recipe.phases:
         raise ValueError("the recipe has no phases: there is nothing to run")
-    folder = check_out(out, overwrite=overwrite)
+    if not checkpoint_every >= 0:
+        raise ValueError(f"checkpoint_every={checkpoint_every} minutes must not be negative")
+    folder = check_out(out, overwrite=overwrite or resume)
+    if resume and (folder / SUMMARY).is_file():
+        observer.note(f"the run in {folder} is finished: there is nothing to resume")
+        finished: dict[str, Any] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        return finished
+    begun = read_request(folder) if resume else None
     check_outside(data, folder)
-    splits, spec, pretrained = prepared = prepare(data, recipe, observer)
+    prepared = prepare(data, recipe, observer)
+    splits, spec, _ = prepared
+    roster = make_roster(splits)
+    request = make_request(data, recipe, prepared)
+    if begun is not None:
+        for line in check_same(folder, begun, request, roster):
+            observer.note(line)
     loaders = make_loaders(splits, recipe, spec.preprocess)
     with observer.task("decoding", sum(len(loader.dataset) for loader in loaders.all())) as progress:
         loaders, bad = decode(loaders, recipe, progress)
 
+    metadata = {
+        "classifier": spec.to_metadata(),
+        "data": {"fingerprint": fingerprint(splits.whole), "layout": splits.layout},
+    }
+    keeper = Keeper(folder, metadata, every=checkpoint_every, stop=stop)
+    if begun is None:
+        create_run(folder, recipe)
+        write_request(folder, request, roster)
+        point = Point(Course(recipe), None, None)
+    else:
+        point = resume_point(folder, recipe, keeper, observer.note)
+        observer.note(f"resuming the run in {folder}: {_describe(point)}")
     model = spec.create()
-    variables = prepared.initial_variables(recipe.seed)
+    variables = prepared.initial_variables(recipe.seed) if point.path is None else load_variables(point.path)
     predict_step = make_predict_step(model, preprocess=spec.preprocess)
-    create_run(folder, recipe)
-    keeper = Keeper(folder, spec, recipe, splits)
-    valid = loaders.valid[recipe.image_size]
-    steps: list[dict[str, Any]] = []
-    rates: list[FoundRate] = []
-    cached: list[dict[str, Any]] = []
-    latest: Predictions | None = None
-    for number in range(len(recipe.phases)):
-        phase_started = time.perf_counter()
+    work = _Work(folder, model, loaders, predict_step, keeper, observer, stop)
+    course = point.course
+    with _explained(keeper, data, folder, recipe):
+        while not course.finished:
+            variables = _run_phase(work, variables, course, point)
+            point = point._replace(fit=None)
+        return finish(
+            folder, data, course, variables, model=model, prepared=prepared, valid=loaders.valid[recipe.image_size],
+            bad=bad, predict_step=predict_step, keeper=keeper, observer=observer,
+            machine={"hardware": hardware(), "versions": versions()},
+        )  # fmt: skip
 
-        epochs = recipe.phases[number].num_epochs
 
-        def on_epoch(row: Row, state: TrainState, number: int = number, epochs: int = epochs) -> None:
-            append_metrics(folder, row)
-            observer.epoch(row)
-            if row["cycle_end"] and row["epoch"] + 1 < epochs:
-                keeper.snapshot(number, row["epoch"] + 1, state)
+def make_request(data: str | os.PathLike[str], recipe: Recipe, prepared: Prepared) -> Request:
+    """What a run is asked for, to be compared when it is resumed."""
+    pretrained = prepared.pretrained
+    return Request(
+        recipe=recipe,
+        classes=tuple(prepared.spec.classes),
+        classifier=prepared.spec.to_metadata(),
+        weights="" if pretrained is None else variables_digest(pretrained.variables),
+        versions={"hardware": hardware(), **versions()},
+        data=str(data),
+    )
 
-        try:
-            done = run_phase(
-                model,
-                variables,
-                recipe,
-                number,
-                loaders,
-                observer=observer,
-                previous_lr=recipe.phases[number - 1].lrs[-1] if number else None,
-                predict_step=predict_step,
-                on_log=lambda row: append_metrics(folder, row),
-                on_epoch=on_epoch,
-            )
-        except NonFiniteLoss as error:
-            raise ValueError(f"{error}. {keeper.last_good()}") from error
-        phases = (*recipe.phases[:number], done.phase, *recipe.phases[number + 1 :])
-        recipe = dataclasses.replace(recipe, phases=phases)
-        write_recipe(folder, recipe)  # with the rate that was found: what was really run
-        if done.rate is not None:
-            rates.append(done.rate)
-            write_rates(folder, [rate.to_dict() for rate in rates])
-        cached += [done.cached] if done.cached is not None else []
-        variables = done.fit.state.averaged
-        checkpoint = keeper.phase_end(number, len(done.fit.epochs), done.fit.state)
-        predictions = done.fit.predictions
-        if done.phase.cut is not None or (done.phase.image_size or recipe.image_size) != recipe.image_size:
-            # Every phase is judged on the same: whole pictures, at the size that is used afterwards.
-            predictions = predict(model, variables, valid, predict_step=predict_step)
-        assert predictions is not None  # there is a validation loader
-        scores = summarize(predictions, multi_label=recipe.multi_label, threshold=recipe.threshold)
-        seconds = time.perf_counter() - phase_started
-        step = {"name": done.phase.name, "seconds": seconds, "loss": scores["loss"], "accuracy": scores["accuracy"]}
-        steps.append(step if latest is None else step | difference(latest, predictions, recipe))
-        latest = predictions
-        if done.fit.stopped:
-            observer.note(f"phase {done.phase.name!r} ended after epoch {len(done.fit.epochs)}: {done.fit.stopped}")
-    assert latest is not None  # there is a phase
-    names = [splits.valid.name(int(index)) for index in latest.index]
-    write_predictions(folder, latest, names, spec.classes)
-    final = steps[-1]
-    tta = None
-    if recipe.tta_views:
-        tta_started = time.perf_counter()
-        observer.note(f"test-time augmentation: the plain picture and {recipe.tta_views} views")
-        tta = score_tta(model, variables, valid, recipe, latest, predict_step)
-        brought = {name: tta[name] for name in ("loss", "accuracy", "loss_difference")}
-        steps.append({"name": "test-time augmentation", "seconds": time.perf_counter() - tta_started, **brought})
-    test = None
-    if splits.test is not None:
-        test, submission = score_test(model, variables, splits.test, recipe, valid, predict_step)
-        if submission is not None:
-            write_submission(folder, submission)
-    extra = multi_label_figures(latest, recipe.threshold) if recipe.multi_label else {}
-    summary = {
-        "accuracy": final["accuracy"],
-        "loss": final["loss"],
-        **extra,
-        "num_classes": len(spec.classes),
-        "classes": list(spec.classes),
-        "num_train": len(splits.train) - len(bad["train"]),
-        "num_valid": len(splits.valid) - len(bad["valid"]),
-        "seconds": time.perf_counter() - started,
-        "steps": steps,
-        "tta": tta,
-        "test": test,
-        "calibration": score_calibration(latest, recipe),
-        "rates": [{name: rate.to_dict()[name] for name in ("phase", "lr", "rule", "seconds")} for rate in rates],
-        "cached": cached,
-        "checkpoint": checkpoint,
-        "data": {"path": str(data), "layout": splits.layout, "fingerprint": fingerprint(splits.whole)},
-        "skipped_images": {
-            part: [{"name": picture.name, "reason": picture.reason} for picture in pictures]
-            for part, pictures in bad.items()
-        },
-        "weights": pretrained.config.origin if pretrained is not None else "none (from scratch)",
-        "seed": recipe.seed,
-        "num_parameters": num_parameters(variables["params"]),
-        "precision": spec.precision,
-        "hardware": f"{jax.devices()[0].device_kind} x {jax.device_count()}, {platform.machine()}",
-        "versions": {
-            "python": platform.python_version(),
-            "jaxclf": __version__,
-            **{name: version(name) for name in ("jax", "flax", "optax")},
-        },
+
+def _run_phase(work: _Work, variables: Tree, course: Course, point: Point) -> Tree:
+    """Runs the phase under way, from a point inside it if there is one; returns the variables it ends with."""
+    number, observer, folder = course.number, work.observer, work.folder
+
+    def on_phase(phase: Phase, rate: FoundRate | None) -> None:
+        """The phase as it will really run: its rates are found."""
+        course.set_phase(phase)
+        write_recipe(folder, course.recipe)
+        if rate is not None:
+            course.rates.append(rate.to_dict())
+            write_rates(folder, course.rates)
+
+    def on_epoch(row: dict[str, Any], state: TrainState) -> None:
+        append_metrics(folder, row)
+        observer.epoch(row)
+
+    done = run_phase(
+        work.model,
+        variables,
+        course.recipe,
+        number,
+        work.loaders,
+        observer=observer,
+        previous_lr=course.previous_lr,
+        predict_step=work.predict_step,
+        on_phase=on_phase,
+        on_log=lambda row: append_metrics(folder, row),
+        on_epoch=on_epoch,
+        on_boundary=lambda boundary, take: work.keeper.at_boundary(course, boundary, take),
+        restore=point.restore if point.fit is not None else None,
+        training=work.stop.deferred if work.stop is not None else contextlib.nullcontext,
+    )
+    variables = done.fit.state.averaged
+    _judge(work, variables, course, done)
+    work.keeper.phase_end(course, number, done.fit.epochs[-1]["epoch"] + 1, done.fit.state)
+    return variables
+
+
+def _judge(work: _Work, variables: Tree, course: Course, done: PhaseResult) -> None:
+    """What the phase has brought goes into the course, and the phase is over."""
+    recipe, fit = course.recipe, done.fit
+    predictions = fit.predictions
+    if done.phase.cut is not None or (done.phase.image_size or recipe.image_size) != recipe.image_size:
+        # Every phase is judged on the same: whole pictures, at the size that is used afterwards.
+        valid = work.loaders.valid[recipe.image_size]
+        predictions = predict(work.model, variables, valid, predict_step=work.predict_step)
+    assert predictions is not None  # there is a validation loader
+    scores = summarize(predictions, multi_label=recipe.multi_label, threshold=recipe.threshold)
+    step = {
+        "name": done.phase.name,
+        "seconds": course.total_phase_seconds(),
+        "loss": scores["loss"],
+        "accuracy": scores["accuracy"],
     }
-    write_summary(folder, summary)
-    return summary
+    if course.latest is not None:
+        step |= difference(course.latest, predictions, recipe)
+    course.cached += [done.cached] if done.cached is not None else []
+    course.end_phase(step, predictions)
+    if fit.stopped:
+        work.observer.note(f"phase {done.phase.name!r} ended after epoch {fit.epochs[-1]['epoch'] + 1}: {fit.stopped}")
 
 
-def multi_label_figures(predictions: Predictions, threshold: float) -> dict[str, Any]:
-    """F-beta at the run's threshold, and the threshold that would have been best on the same pictures (optimistic)."""
-    found = search_threshold(label_probabilities(predictions.logits), predictions.labels)
-    scores = summarize(predictions, multi_label=True, threshold=threshold)
+def _describe(point: Point) -> str:
+    course = point.course
+    if course.finished:
+        return "all phases have ended"
+    where = f"phase {course.number + 1} of {len(course.recipe.phases)}"
+    if point.fit is None:
+        return f"from the start of {where}"
+    return f"{where}, epoch {point.fit['epoch'] + 1}, batch {point.fit['batch'] + 1}"
+
+
+@contextlib.contextmanager
+def _explained(keeper: Keeper, data: str | os.PathLike[str], folder: Path, recipe: Recipe) -> Iterator[None]:
+    """Says of a failure what the last good checkpoint is, and how to go on."""
+    again = f"go on with `jaxclf fit {data} --out {folder} --resume`"
+    try:
+        yield
+    except NonFiniteLoss as error:  # it would diverge again
+        raise ValueError(f"{error}. {keeper.last_good()}") from error
+    except Interrupted as error:
+        raise Interrupted(error.signum, f"{error}. {keeper.last_good()}; {again}") from error
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{error}. {keeper.last_good()}; when that is mended, {again}") from error
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise ValueError(
+            f"out of memory with batch_size={recipe.batch_size} at image_size={recipe.image_size}: "
+            f"{str(error).splitlines()[0] if str(error) else 'the host has no more'}. Take a smaller --batch-size, or "
+            f"--accumulate 2, which runs each batch in two parts. {keeper.last_good()}"
+        ) from error
+
+
+def hardware() -> str:
+    """The devices a run computes on."""
+    return f"{jax.devices()[0].device_kind} x {jax.device_count()}, {platform.machine()}"
+
+
+def versions() -> dict[str, str]:
+    """Of what decides a run's digits."""
     return {
-        "f_beta": scores["f_beta"],
-        "threshold": threshold,
-        "best_threshold": {"threshold": float(found.threshold), "f_beta": float(found.score)},
+        "python": platform.python_version(),
+        "jaxclf": __version__,
+        **{name: version(name) for name in ("jax", "flax", "optax")},
     }
-
-
-class Keeper:
-    """Writes a run's checkpoints: one at the end of each phase, and the last few of its cycle ends."""
-
-    def __init__(self, folder: Path, spec: ClassifierSpec, recipe: Recipe, splits: Splits):
-        self.folder, self.spec, self.recipe = folder, spec, recipe
-        self.data = {"fingerprint": fingerprint(splits.whole), "layout": splits.layout}
-        self.epochs: list[int] = []
-        self.snapshots: list[Path] = []
-        self.latest: Path | None = None
-
-    def first_epoch(self, number: int) -> int:
-        """Epochs before phase `number`, by the recipe: order does not depend on where a phase was stopped."""
-        return sum(phase.num_epochs for phase in self.recipe.phases[:number])
-
-    def snapshot(self, number: int, phase_epoch: int, state: TrainState) -> None:
-        """Keeps the end of a cycle within a phase."""
-        path = f"{CHECKPOINTS}/phase{number + 1}-epoch{phase_epoch}"
-        self._save(path, number, phase_epoch, state)
-        self.snapshots.append(self.folder / path)
-        while len(self.snapshots) > MAX_SNAPSHOTS:
-            shutil.rmtree(self.snapshots.pop(0))
-
-    def phase_end(self, number: int, phase_epoch: int, state: TrainState) -> str:
-        """Keeps what a phase ended with; returns its path within the run."""
-        path = f"{CHECKPOINTS}/phase{number + 1}"
-        self._save(path, number, phase_epoch, state)
-        return path
-
-    def last_good(self) -> str:
-        """A sentence about the newest checkpoint."""
-        return "No checkpoint was written yet" if self.latest is None else f"The last good checkpoint is {self.latest}"
-
-    def _save(self, path: str, number: int, phase_epoch: int, state: TrainState) -> None:
-        progress = {
-            "phase_number": number,
-            "phase": self.recipe.phases[number].name,
-            "phase_epoch": phase_epoch,
-            "epoch": self.first_epoch(number) + phase_epoch,
-            "step": int(state.step),
-            "seed": self.recipe.seed,
-        }
-        metadata = {"classifier": self.spec.to_metadata(), "progress": progress, "data": self.data}
-        self.latest = save_checkpoint(self.folder / path, state, metadata)

@@ -1,9 +1,13 @@
 """One phase of a run: its loaders, activations computed once where it asks for them, its rate, its fit."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
+
+import jax
 
 from jaxclf.config import Phase, Recipe
 from jaxclf.data.activations import ActivationLoader
@@ -13,8 +17,10 @@ from jaxclf.loop import FitResult, Row, fit
 from jaxclf.lr_curve import LRCurve, Suggestion, suggestions
 from jaxclf.lr_finder import find_lr
 from jaxclf.models.classifier import Classifier
+from jaxclf.phases import make_phase_program
 from jaxclf.recipes import DEFAULT_LR
 from jaxclf.setup import Loaders, Observer
+from jaxclf.snapshot import Boundary, Snapshot
 from jaxclf.state import TrainState
 from jaxclf.steps import PredictStep
 from jaxclf.trees import Tree
@@ -76,8 +82,12 @@ def run_phase(
     observer: Observer,
     previous_lr: float | None = None,
     predict_step: PredictStep | None = None,
+    on_phase: Callable[[Phase, FoundRate | None], None] | None = None,
     on_log: Callable[[Row], None] | None = None,
     on_epoch: Callable[[Row, TrainState], None] | None = None,
+    on_boundary: Callable[[Boundary, Callable[[], Snapshot]], None] | None = None,
+    restore: Callable[[TrainState], Snapshot] | None = None,
+    training: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> PhaseResult:
     """Runs phase `number` of a recipe from these variables.
 
@@ -89,7 +99,10 @@ def run_phase(
       observer: told what happens.
       previous_lr: the last layer group's rate in the phase before, for `lr_from="previous"`.
       predict_step: a compiled one for pictures of the recipe's image size.
-      on_log, on_epoch: see `jaxclf.fit`.
+      on_phase: called before training starts, with the phase as it is run and the test of rates before it.
+      on_log, on_epoch, on_boundary: see `jaxclf.fit`.
+      restore: from a state like the phase's first one to the snapshot to go on from, inside this phase.
+      training: entered while `fit` runs, and not while activations are computed or a rate is found.
 
     Raises:
       ValueError: see `jaxclf.fit`; for `lr_from="previous"` without a phase before.
@@ -112,7 +125,13 @@ def run_phase(
             raise ValueError(f"phase {phase.name!r} takes the rate of the phase before it, and there is none")
         lrs = tuple(lr * ratio for ratio in phase.lrs)
         phase = dataclasses.replace(phase, lrs=lrs, lr_from="given")
-    with observer.phase(phase, number, len(recipe.phases)) as on_step:
+    if on_phase is not None:
+        on_phase(phase, rate)
+    start = None
+    if restore is not None:
+        program = make_phase_program(model, variables, phase, train, recipe, phase_number=number)
+        start = restore(jax.eval_shape(lambda: program.create_state(variables, phase, recipe)))
+    with training(), observer.phase(phase, number, len(recipe.phases)) as on_step:
         result = fit(
             model,
             variables,
@@ -126,6 +145,8 @@ def run_phase(
             on_step=on_step,
             on_log=on_log,
             on_epoch=on_epoch,
+            on_boundary=on_boundary,
+            start=start,
         )
     return PhaseResult(result, phase, rate, cached)
 

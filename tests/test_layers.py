@@ -19,6 +19,7 @@ LAYERS = {
             "config",
             "export_file",
             "files",
+            "interruption",
             "losses",
             "lr_curve",
             "metrics",
@@ -31,9 +32,26 @@ LAYERS = {
     ),
     **dict.fromkeys(("models", "data"), 1),
     **dict.fromkeys(("weights", "groups", "optim"), 2),
-    **dict.fromkeys(("state", "steps", "phases", "inference", "checkpoint", "loop", "scanned", "snapshot"), 3),
+    **dict.fromkeys(
+        ("state", "steps", "phases", "inference", "checkpoint", "loop", "scanned", "snapshot", "run_folder"), 3
+    ),
     **dict.fromkeys(("analysis", "export", "features", "gradcam", "lr_finder", "plots", "runs", "sweep", "tta"), 4),
-    **dict.fromkeys(("recipes", "setup", "training", "scoring", "recipe", "evaluation", "report"), 5),
+    **dict.fromkeys(
+        (
+            "recipes",
+            "setup",
+            "training",
+            "scoring",
+            "course",
+            "finish",
+            "keeper",
+            "resume",
+            "recipe",
+            "evaluation",
+            "report",
+        ),
+        5,
+    ),
     "cli": 6,
     "__main__": 7,
 }

@@ -25,7 +25,8 @@ from jaxclf.export import load_exported
 from jaxclf.metrics import probabilities
 from jaxclf.models import registry
 from jaxclf.prediction import decide
-from jaxclf.runs import ClassifierSpec, create_run, load_run, write_summary
+from jaxclf.run_folder import create_run, write_summary
+from jaxclf.runs import ClassifierSpec, load_run
 from jaxclf.state import create_train_state
 from jaxclf.tta import predict_views
 

@@ -14,7 +14,8 @@ from jaxclf.cli import main
 from jaxclf.config import Phase, Recipe
 from jaxclf.evaluation import evaluate_run
 from jaxclf.recipe import run_recipe
-from jaxclf.runs import CHECKPOINTS, load_run
+from jaxclf.run_folder import CHECKPOINTS
+from jaxclf.runs import load_run
 from jaxclf.setup import Observer
 
 SETTINGS = {"arch": "resnet10t", "weights": "none", "image_size": 32, "batch_size": 8, "tta_views": 0}

@@ -51,7 +51,7 @@ def weights_file(tmp_path_factory):
 def test_the_run_folder_is_complete(scratch_run, photos):
     out, summary = scratch_run
     assert sorted(path.name for path in out.iterdir()) == [
-        "checkpoints", "metrics.jsonl", "predictions.npz", "recipe.json", "summary.json",
+        "checkpoints", "metrics.jsonl", "predictions.npz", "recipe.json", "records.npz", "request.json", "summary.json",
     ]  # fmt: skip
     assert json.loads((out / "summary.json").read_text()) == summary
     assert summary["classes"] == ["green", "red"] and summary["num_classes"] == 2

@@ -3,9 +3,10 @@
 import sys
 from collections.abc import Sequence
 
+from jaxclf.interruption import Interrupted, StopSignals
+
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -17,6 +18,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        with StopSignals():
+            _run(arguments, debug)
+    except Interrupted as error:
+        _fail(str(error), 128 + error.signum, debug)
+
+
+def _run(arguments: list[str], debug: bool) -> None:
     import tyro
 
     from jaxclf.cli import commands, weights
@@ -38,8 +47,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         enable_compilation_cache()
         sys.exit(command())
-    except KeyboardInterrupt:
-        _fail("interrupted", EXIT_INTERRUPTED, debug)
     except BrokenPipeError:  # the reader, say `head`, has seen enough
         sys.stderr.close()
         sys.exit(EXIT_FAILED)
@@ -57,5 +64,5 @@ def _fail(message: str, code: int, debug: bool) -> None:
         import traceback
 
         traceback.print_exc()
-    sys.stderr.write(f"jaxclf: error: {message}\n" if code != EXIT_INTERRUPTED else f"jaxclf: {message}\n")
+    sys.stderr.write(f"jaxclf: error: {message}\n" if code <= 128 else f"jaxclf: {message}\n")
     sys.exit(code)

@@ -31,6 +31,8 @@ def fit(
     unlike_imagenet: bool = False,
     sizes: tuple[int, ...] = (),
     plan: bool = False,
+    resume: bool = False,
+    checkpoint_every: float = 10.0,
     overwrite: bool = False,
 ) -> Work:
     """Train a classifier on photos, and write a RUN folder.
@@ -55,6 +57,9 @@ def fit(
       unlike_imagenet: at 1/9 and 1/3 of it, for satellite or medical pictures.
       sizes: growing image sizes of "progressive"; none takes about .43, .71 and 1 of the image size.
       plan: print the phases and stop.
+      resume: go on with the run in RUN where it was killed, to the same result to the bit; begin it if there is none.
+        Give the flags it was begun with, or none.
+      checkpoint_every: minutes between checkpoints within a phase; the end of a cycle or phase makes one anyway.
       overwrite: replace a run that is already in RUN.
     """
     if like_imagenet and unlike_imagenet:
@@ -63,7 +68,12 @@ def fit(
     if sizes and recipe != "progressive":
         raise UsageError(f"sizes={sizes} are for the recipe 'progressive', not for {recipe!r}")
     options |= {"sizes": sizes} if sizes else {}
-    return functools.partial(_fit, data, out, settings, recipe, options, plan, overwrite)
+    if resume and overwrite:
+        raise UsageError("give one of --resume and --overwrite: one keeps the run that is there, the other does not")
+    if not checkpoint_every >= 0:
+        raise UsageError(f"checkpoint_every={checkpoint_every} minutes must not be negative")
+    keeping = {"overwrite": overwrite, "resume": resume, "checkpoint_every": checkpoint_every}
+    return functools.partial(_fit, data, out, settings, recipe, options, plan, keeping)
 
 
 def _fit(
@@ -73,20 +83,27 @@ def _fit(
     recipe_name: str,
     options: dict[str, Any],
     plan: bool,
-    overwrite: bool,
+    keeping: dict[str, Any],
 ) -> int:
     from jaxclf.cli.terminal import Terminal
+    from jaxclf.interruption import StopSignals
     from jaxclf.recipe import run_recipe
     from jaxclf.report import write_report
+    from jaxclf.resume import read_request
+    from jaxclf.run_folder import REPORT
 
-    recipe = _recipe(recipe_name, settings, options)
+    begun = read_request(Path(out)) if keeping["resume"] else None
+    no_flags = recipe_name == "eight-steps" and settings == Settings() and not any(options.values())
+    recipe = begun.recipe if begun is not None and no_flags else _recipe(recipe_name, settings, options)
     terminal = Terminal()
     if plan:
         terminal.show_plan(recipe)
         return 0
-    summary = run_recipe(data, out, recipe, overwrite=overwrite, observer=terminal)
-    terminal.show_summary(summary)
-    write_report(out, data=data)
+    with StopSignals() as stop:
+        summary = run_recipe(data, out, recipe, stop=stop, observer=terminal, **keeping)
+        terminal.show_summary(summary)
+        if not (keeping["resume"] and (Path(out) / REPORT).is_file()):
+            write_report(out, data=data)
     terminal.show_files(out)
     return 0
 

@@ -13,7 +13,7 @@ from jaxclf.metrics import Predictions
 from jaxclf.recipe import run_recipe
 from jaxclf.recipes import eight_steps
 from jaxclf.report import write_report
-from jaxclf.runs import PREDICTIONS, check_out
+from jaxclf.run_folder import PREDICTIONS, check_out
 
 NUM_TRAIN, NUM_VALID = 1000, 200
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from jaxclf.config import Phase, Recipe
 from jaxclf.loop import Progress as FitProgress
 from jaxclf.loop import Row
-from jaxclf.runs import CONTENTS
+from jaxclf.run_folder import CONTENTS
 from jaxclf.setup import Observer
 from jaxclf.trees import MODULES
 

@@ -21,7 +21,8 @@ from jaxclf.plots import read_rows
 from jaxclf.report.content import RateTest, ReportContent
 from jaxclf.report.page import make_report
 from jaxclf.report.pictures import shown_indices
-from jaxclf.runs import METRICS, PREDICTIONS, RECIPE, SUMMARY, Run, load_run
+from jaxclf.run_folder import METRICS, PREDICTIONS, RECIPE, SUMMARY
+from jaxclf.runs import Run, load_run
 
 REPORT = "report.html"
 #: Learning-rate tests in a RUN, as `jaxclf find-lr` writes them, and a data check, as `jaxclf check --json` does.

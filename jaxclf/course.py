@@ -1,0 +1,109 @@
+"""How far a run has come: what the next phase, the summary, and a resume after a kill need to know."""
+
+import dataclasses
+import time
+from typing import Any
+
+from jaxclf.config import Phase, Recipe, from_dict
+from jaxclf.metrics import Predictions
+
+
+@dataclasses.dataclass
+class Course:
+    """A run under way.
+
+    Attributes:
+      recipe: with the rates that were found so far.
+      number: of the phase under way, or to come next.
+      steps: what each phase brought, as in `summary.json`.
+      cached: what was computed once, for each phase that did.
+      rates: the learning-rate tests, as in `lr_curves.json`.
+      latest: the last ended phase's predictions for the validation pictures.
+      seconds, phase_seconds: spent on the run, and on this phase, before this process took over.
+    """
+
+    recipe: Recipe
+    number: int = 0
+    steps: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    cached: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    rates: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    latest: Predictions | None = None
+    seconds: float = 0.0
+    phase_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._started = self._phase_started = time.perf_counter()
+
+    @property
+    def phase(self) -> Phase:
+        """The phase under way."""
+        return self.recipe.phases[self.number]
+
+    @property
+    def finished(self) -> bool:
+        """Whether all phases have ended."""
+        return self.number == len(self.recipe.phases)
+
+    @property
+    def first_epoch(self) -> int:
+        """Epochs before this phase, by the recipe: order does not depend on where a phase was stopped."""
+        return sum(phase.num_epochs for phase in self.recipe.phases[: self.number])
+
+    @property
+    def previous_lr(self) -> float | None:
+        """The last layer group's rate in the phase before."""
+        return self.recipe.phases[self.number - 1].lrs[-1] if self.number else None
+
+    def set_phase(self, phase: Phase) -> None:
+        """Puts in the phase under way as it is really run."""
+        phases = (*self.recipe.phases[: self.number], phase, *self.recipe.phases[self.number + 1 :])
+        self.recipe = dataclasses.replace(self.recipe, phases=phases)
+
+    def start_clock(self) -> None:
+        """A phase begins."""
+        self._phase_started = time.perf_counter()
+
+    def total_seconds(self) -> float:
+        """Spent on the run."""
+        return self.seconds + time.perf_counter() - self._started
+
+    def total_phase_seconds(self) -> float:
+        """Spent on the phase under way."""
+        return self.phase_seconds + time.perf_counter() - self._phase_started
+
+    def end_phase(self, step: dict[str, Any], latest: Predictions) -> None:
+        """The phase under way has brought `step`."""
+        self.steps.append(step)
+        self.latest = latest
+        self.number += 1
+        self.phase_seconds = 0.0
+        self.start_clock()
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but arrays and curves, as JSON values; `num_rates` says how many of `lr_curves.json` count."""
+        return {
+            "number": self.number,
+            "phases": [dataclasses.asdict(phase) for phase in self.recipe.phases],
+            "steps": list(self.steps),
+            "cached": list(self.cached),
+            "num_rates": len(self.rates),
+            "seconds": self.total_seconds(),
+            "phase_seconds": self.total_phase_seconds(),
+        }
+
+    @classmethod
+    def from_dict(
+        cls, data: dict[str, Any], recipe: Recipe, rates: list[dict[str, Any]], latest: Predictions | None
+    ) -> "Course":
+        """Back from `to_dict`, with the curves and arrays it leaves out."""
+        phases = tuple(from_dict(Phase, phase, f"phases[{number}].") for number, phase in enumerate(data["phases"]))
+        return cls(
+            recipe=dataclasses.replace(recipe, phases=phases),
+            number=data["number"],
+            steps=list(data["steps"]),
+            cached=list(data["cached"]),
+            rates=rates[: data["num_rates"]],
+            latest=latest,
+            seconds=data["seconds"],
+            phase_seconds=data["phase_seconds"],
+        )

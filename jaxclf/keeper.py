@@ -1,0 +1,151 @@
+"""A run's checkpoints: at the end of each phase and cycle, every so many minutes, and when the run is asked to stop."""
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxclf.checkpoint import PendingCheckpoint, start_checkpoint
+from jaxclf.course import Course
+from jaxclf.interruption import Interrupted, StopSignals
+from jaxclf.metrics import Predictions
+from jaxclf.run_folder import CHECKPOINTS, metrics_size
+from jaxclf.snapshot import Boundary, Snapshot
+from jaxclf.state import TrainState
+
+#: Checkpoints from within phases that a run keeps, beside the one with the lowest validation loss of each phase.
+MAX_SNAPSHOTS = 3
+#: Ends the name of a checkpoint that is being removed.
+REMOVED = ".partial"
+
+
+class Keeper:
+    """Writes a run's checkpoints in the background, one at a time, and removes old ones when a newer one is complete.
+
+    Args:
+      folder: the RUN folder.
+      metadata: what every checkpoint says: `classifier` and `data`.
+      every: minutes after which a checkpoint is due, inside a phase; 0 makes one after every step.
+      stop: asked at every boundary whether to end.
+    """
+
+    def __init__(self, folder: Path, metadata: dict[str, Any], *, every: float, stop: StopSignals | None = None):
+        self.folder, self.metadata, self.every = folder, metadata, every
+        self.stop = stop
+        self.latest: Path | None = None
+        self._pending: PendingCheckpoint | None = None
+        self._snapshots: list[tuple[int, float | None, Path]] = []  # phase, validation loss, where
+        self._time = time.monotonic()
+
+    def adopt(self, path: Path, snapshots: list[tuple[int, float | None, Path]]) -> None:
+        """Goes on from a checkpoint `path` that an earlier process wrote, with the `snapshots` that it left."""
+        self.latest, self._snapshots = path, snapshots
+
+    def at_boundary(self, course: Course, boundary: Boundary, take: Callable[[], Snapshot]) -> None:
+        """Writes a checkpoint if one is due.
+
+        Raises:
+          Interrupted: after writing one, if the run is asked to stop.
+        """
+        asked = self.stop is not None and self.stop.requested is not None
+        due = boundary.cycle_end or time.monotonic() - self._time >= 60.0 * self.every
+        if not asked and not due:
+            return
+        place = f"epoch{boundary.epoch + 1}" if boundary.epoch_end else f"step{boundary.step}"
+        path = self.folder / CHECKPOINTS / f"phase{course.number + 1}-{place}"
+        snapshot = take()
+        fit: dict[str, Any] = {
+            "epoch": snapshot.epoch,
+            "batch": snapshot.batch,
+            "totals": list(snapshot.totals),
+            "best": None if snapshot.best.epoch is None else [snapshot.best.epoch, snapshot.best.loss],
+        }
+        extra: dict[str, Any] = {"best": snapshot.best.kept} if snapshot.best.kept else {}
+        if snapshot.best.predictions is not None:
+            extra["best_predictions"] = snapshot.best.predictions._asdict()
+        done = snapshot.epoch if boundary.epoch_end else boundary.epoch
+        self._write(path, course, course.number, done, snapshot.state, fit, extra, valid_loss=boundary.valid_loss)
+        self._snapshots.append((course.number, boundary.valid_loss, path))
+        if asked:
+            self.wait()
+            assert self.stop is not None and self.stop.requested is not None
+            raise Interrupted(self.stop.requested, f"stopped at step {boundary.step} of phase {course.phase.name!r}")
+
+    def phase_end(self, course: Course, number: int, phase_epoch: int, state: TrainState) -> str:
+        """Keeps what phase `number` ended with, which `course` has gone past; returns its path within the run."""
+        name = f"{CHECKPOINTS}/phase{number + 1}"
+        self._write(self.folder / name, course, number, phase_epoch, state, None, {})
+        return name
+
+    def last_good(self) -> str:
+        """A sentence about the newest checkpoint."""
+        with contextlib.suppress(OSError):
+            self.wait()
+        return "No checkpoint was written yet" if self.latest is None else f"The last good checkpoint is {self.latest}"
+
+    def wait(self) -> None:
+        """Returns when the last checkpoint is there whole. Raises OSError, naming it, if it could not be written."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            self.latest = pending.result()
+            self._prune()
+
+    def _write(
+        self,
+        path: Path,
+        course: Course,
+        number: int,
+        phase_epoch: int,
+        state: TrainState,
+        fit: dict[str, Any] | None,
+        extra: dict[str, Any],
+        *,
+        valid_loss: float | None = None,
+    ) -> None:
+        self.wait()
+        phases = course.recipe.phases
+        progress = {
+            "phase_number": number,
+            "phase": phases[number].name,
+            "phase_epoch": phase_epoch,
+            "epoch": sum(phase.num_epochs for phase in phases[:number]) + phase_epoch,
+            "step": int(state.step),
+            "seed": course.recipe.seed,
+            "valid_loss": valid_loss,
+        }
+        record = course.to_dict() | {"fit": fit, "metrics_size": metrics_size(self.folder)}
+        if course.latest is not None:
+            extra = extra | {"latest_predictions": course.latest._asdict()}
+        metadata = {**self.metadata, "progress": progress, "course": record}
+        self._pending = start_checkpoint(path, state, metadata, extra=extra)
+        self._time = time.monotonic()
+
+    def _prune(self) -> None:
+        """Removes all but the last few snapshots and the best of each phase."""
+        best: dict[int, float] = {}
+        for number, loss, _ in self._snapshots:
+            if loss is not None:
+                best[number] = min(loss, best.get(number, loss))
+        for entry in self._snapshots[:-MAX_SNAPSHOTS]:
+            number, loss, path = entry
+            if loss is None or loss != best[number]:
+                remove_checkpoint(path)
+                self._snapshots.remove(entry)
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Removes a checkpoint; a process that dies meanwhile leaves nothing that looks like one."""
+    if path.exists():
+        gone = path.with_name(path.name + REMOVED)
+        shutil.rmtree(gone, ignore_errors=True)
+        path.rename(gone)
+        shutil.rmtree(gone)
+
+
+def to_predictions(arrays: dict[str, Any] | None) -> Predictions | None:
+    """Predictions back from a checkpoint's part."""
+    return None if arrays is None else Predictions(**{name: np.asarray(value) for name, value in arrays.items()})

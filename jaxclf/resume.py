@@ -1,0 +1,206 @@
+"""Going on with a run that was stopped: is it the same run, and where was it?"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxclf.checkpoint import find_checkpoints, load_part, restore_checkpoint
+from jaxclf.config import Recipe, from_dict
+from jaxclf.course import Course
+from jaxclf.data.roster import Roster, roster_differences
+from jaxclf.files import write_atomic, write_npz
+from jaxclf.keeper import Keeper, remove_checkpoint, to_predictions
+from jaxclf.run_folder import CHECKPOINTS, RATES, RECORDS, REQUEST, SUMMARY, truncate_metrics, write_recipe
+from jaxclf.snapshot import Best, Snapshot
+from jaxclf.state import TrainState
+
+#: Of request.json.
+FORMAT_VERSION = 1
+
+
+class Request(NamedTuple):
+    """What a run was asked to do, and with what; `to resume` means: this again.
+
+    Attributes:
+      recipe: as it was asked for, rates still to be found.
+      classes: of the data.
+      classifier: `ClassifierSpec.to_metadata`.
+      weights: digest of the pretrained variables, "" from scratch.
+      versions: of what computes, and the hardware: a change is told, not refused.
+      data: DATA as it was given, for messages.
+    """
+
+    recipe: Recipe
+    classes: tuple[str, ...]
+    classifier: dict[str, Any]
+    weights: str
+    versions: dict[str, str]
+    data: str
+
+
+def write_request(out: Path, request: Request, roster: Roster) -> None:
+    """Writes `records.npz`, then `request.json`: from then on the run can be resumed."""
+    write_npz(out / RECORDS, roster)
+    record = {**request._asdict(), "recipe": dataclasses.asdict(request.recipe), "format_version": FORMAT_VERSION}
+    write_atomic(out / REQUEST, json.dumps(record, indent=1) + "\n")
+
+
+def read_request(out: Path) -> Request | None:
+    """What `out` was asked for; None if no run was begun there that could be resumed.
+
+    Raises:
+      ValueError: if the file is damaged, or an older jaxclf's run lies there.
+    """
+    path = out / REQUEST
+    if not path.is_file():
+        if (out / CHECKPOINTS).is_dir() and not (out / SUMMARY).is_file():
+            raise ValueError(f"the run in {out} has no {REQUEST}, so it cannot be resumed; replace it with --overwrite")
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record.pop("format_version") != FORMAT_VERSION:
+            raise ValueError(f"its format is not {FORMAT_VERSION}, the one this jaxclf reads")
+        recipe = from_dict(Recipe, record["recipe"], "recipe.")
+        return Request(**{**record, "recipe": recipe, "classes": tuple(record["classes"])})
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error}; replace the run with --overwrite") from error
+
+
+def recipe_differences(before: Recipe, after: Recipe) -> list[str]:
+    """What two recipes disagree on, a line per setting: `name: was X, now Y`."""
+    old, new = (_flat(dataclasses.asdict(recipe)) for recipe in (before, after))
+    return [
+        f"{name}: was {old.get(name, 'not there')!r}, now {new.get(name, 'not there')!r}"
+        for name in {**old, **new}
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        items = [(f"{name}.{key}" if name else key, item) for key, item in value.items()]
+    elif isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):
+        items = [(f"{name}[{number}]", item) for number, item in enumerate(value)]
+    else:
+        return {name: value}
+    return {key: leaf for path, item in items for key, leaf in _flat(item, path).items()}
+
+
+def check_same(out: Path, before: Request, now: Request, roster: Roster) -> list[str]:
+    """Refuses to go on with another recipe, other classes, data or weights.
+
+    Returns:
+      What may change the last digits: other versions or hardware.
+
+    Raises:
+      ValueError: with a line for each difference.
+    """
+    problems = [f"recipe {line}" for line in recipe_differences(before.recipe, now.recipe)]
+    if before.classes != now.classes:
+        problems.append(f"classes: were {', '.join(before.classes)}, now {', '.join(now.classes)}")
+    if before.weights != now.weights:
+        problems.append("weights: the pretrained values are not the same")
+    if not problems:
+        old, new = _flat(before.classifier), _flat(json.loads(json.dumps(now.classifier)))
+        problems = [
+            f"network {name}: was {old.get(name)!r}, now {new.get(name)!r}"
+            for name in new
+            if old.get(name) != new[name]
+        ]
+    try:
+        with np.load(out / RECORDS, allow_pickle=False) as saved:
+            problems += [f"data: {line}" for line in roster_differences(dict(saved), roster)]
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{out / RECORDS} is damaged: {error}; replace the run with --overwrite") from error
+    if problems:
+        raise ValueError(
+            f"the run in {out} cannot be resumed: it was begun otherwise\n  "
+            + "\n  ".join(problems)
+            + "\nrepeat the command it was begun with, or start anew with --overwrite"
+        )
+    return [
+        f"{name} was {before.versions.get(name)}, now {value}: the last digits may differ"
+        for name, value in now.versions.items()
+        if before.versions.get(name) != value
+    ]
+
+
+class Point(NamedTuple):
+    """Where a run goes on.
+
+    Attributes:
+      course: how far it had come.
+      path: the checkpoint; None: from the start.
+      fit: where in the phase, see `restore`; None: the phase has not begun.
+    """
+
+    course: Course
+    path: Path | None
+    fit: dict[str, Any] | None
+
+    def restore(self, target: TrainState) -> Snapshot:
+        """The snapshot inside the phase under way, for a state like `target`."""
+        assert self.path is not None and self.fit is not None
+        best = Best()
+        if self.fit["best"] is not None:
+            epoch, loss = self.fit["best"]
+            kept = load_part(self.path, "best") or {}
+            best = Best(epoch, loss, kept, to_predictions(load_part(self.path, "best_predictions")))
+        state = restore_checkpoint(self.path, target)
+        loss, weight, correct, count = self.fit["totals"]
+        return Snapshot(state, self.fit["epoch"], self.fit["batch"], (loss, weight, correct, count), best)
+
+
+def resume_point(out: Path, recipe: Recipe, keeper: Keeper, note: Callable[[str], None]) -> Point:
+    """Finds the newest checkpoint that can be read, and takes the RUN folder back to that moment.
+
+    What is newer than it (lines of the record, a checkpoint that was cut short or is damaged) is removed.
+    """
+    folder = out / CHECKPOINTS
+    found = sorted(find_checkpoints(folder), key=lambda entry: _moment(entry[1]))
+    point = Point(Course(recipe), None, None)
+    for path, metadata in reversed(found):
+        try:
+            latest = to_predictions(load_part(path, "latest_predictions"))
+            load_part(path, "training")
+            load_part(path, "variables")
+            record = metadata["course"]
+            rates = json.loads((out / RATES).read_text(encoding="utf-8")) if record["num_rates"] else []
+            course = Course.from_dict(record, recipe, rates, latest)
+            truncate_metrics(out, record["metrics_size"])
+        except (ValueError, OSError, KeyError) as error:
+            note(f"checkpoint {path} cannot be used, so an older one is taken: {error}")
+            continue
+        point = Point(course, path, record["fit"])
+        break
+    if point.path is None:
+        truncate_metrics(out, 0)
+    kept = [entry for entry in found if point.path is not None and _moment(entry[1]) <= _moment(_at(found, point.path))]
+    for path in folder.iterdir() if folder.is_dir() else []:
+        if path not in [entry[0] for entry in kept]:
+            remove_checkpoint(path) if not path.suffix else shutil.rmtree(path, ignore_errors=True)
+    if point.path is not None:
+        snapshots = [
+            (data["progress"]["phase_number"], data["progress"]["valid_loss"], path)
+            for path, data in kept
+            if data["course"]["fit"] is not None
+        ]
+        keeper.adopt(point.path, snapshots)
+    write_recipe(out, point.course.recipe)
+    return point
+
+
+def _moment(metadata: dict[str, Any]) -> tuple[int, int, int]:
+    """What orders checkpoints in time."""
+    progress = metadata["progress"]
+    ended = metadata["course"]["fit"] is None
+    return progress["phase_number"] + ended, 0 if ended else progress["step"], 0 if ended else progress["phase_epoch"]
+
+
+def _at(found: list[tuple[Path, dict[str, Any]]], path: Path) -> dict[str, Any]:
+    return next(metadata for where, metadata in found if where == path)
