@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.state import TrainState
@@ -172,7 +173,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _load(folder: Path, manifest: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The arrays that `manifest` names, on this process's first device."""
+    """The arrays that `manifest` names, on this process's default device."""
     from orbax.checkpoint import v1 as ocp
 
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -184,13 +185,15 @@ def _load(folder: Path, manifest: Mapping[str, Mapping[str, Any]]) -> dict[str, 
         for part, leaves in manifest.items()
     }
     try:
-        return ocp.load_checkpointables(str(folder), abstract)
+        loaded = ocp.load_checkpointables(str(folder), abstract)
     except Exception as error:  # Orbax, TensorStore and the file system each have their own
         raise ValueError(f"checkpoint {folder} cannot be read: {type(error).__name__}: {error}") from error
+    # Through the host: arrays that are committed to a device would make jit compile every step once more.
+    return jax.tree.map(lambda leaf: jnp.array(np.asarray(leaf)), loaded)
 
 
 def load_variables(path: str | os.PathLike[str]) -> Tree:
-    """The `{"params", "batch_stats"}` of a checkpoint, on this process's first device.
+    """The `{"params", "batch_stats"}` of a checkpoint, on this process's default device.
 
     Raises:
       ValueError: if there is no complete checkpoint of jaxclf's at `path`.
@@ -201,7 +204,7 @@ def load_variables(path: str | os.PathLike[str]) -> Tree:
 
 
 def load_part(path: str | os.PathLike[str], name: str) -> Tree | None:
-    """A named tree of a checkpoint as nested dicts, on this process's first device; None if it holds no such part.
+    """A named tree of a checkpoint as nested dicts, on this process's default device; None if it holds no such part.
 
     Raises:
       ValueError: if there is no complete checkpoint of jaxclf's at `path`.

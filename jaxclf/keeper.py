@@ -115,9 +115,8 @@ class Keeper:
             "epoch": sum(phase.num_epochs for phase in phases[:number]) + phase_epoch,
             "step": int(state.step),
             "seed": course.recipe.seed,
-            "valid_loss": valid_loss,
         }
-        record = course.to_dict() | {"fit": fit, "metrics_size": metrics_size(self.folder)}
+        record = course.to_dict() | {"fit": fit, "metrics_size": metrics_size(self.folder), "valid_loss": valid_loss}
         if course.latest is not None:
             extra = extra | {"latest_predictions": course.latest._asdict()}
         metadata = {**self.metadata, "progress": progress, "course": record}

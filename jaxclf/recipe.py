@@ -25,7 +25,7 @@ from jaxclf.keeper import Keeper
 from jaxclf.loop import NonFiniteLoss
 from jaxclf.metrics import summarize
 from jaxclf.models.classifier import Classifier
-from jaxclf.resume import Point, Request, check_same, read_request, resume_point, write_request
+from jaxclf.resume import Point, Request, check_recipe, check_same, read_request, resume_point, write_request
 from jaxclf.run_folder import SUMMARY, append_metrics, check_out, create_run, write_rates, write_recipe
 from jaxclf.scoring import difference
 from jaxclf.setup import Loaders, Observer, Prepared, check_outside, decode, make_loaders, prepare
@@ -88,11 +88,13 @@ def run_recipe(
     if not checkpoint_every >= 0:
         raise ValueError(f"checkpoint_every={checkpoint_every} minutes must not be negative")
     folder = check_out(out, overwrite=overwrite or resume)
+    begun = read_request(folder) if resume else None
+    if begun is not None:
+        check_recipe(folder, begun.recipe, recipe)
     if resume and (folder / SUMMARY).is_file():
         observer.note(f"the run in {folder} is finished: there is nothing to resume")
         finished: dict[str, Any] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
         return finished
-    begun = read_request(folder) if resume else None
     check_outside(data, folder)
     prepared = prepare(data, recipe, observer)
     splits, spec, _ = prepared

@@ -92,7 +92,7 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
 
 
 def check_same(out: Path, before: Request, now: Request, roster: Roster) -> list[str]:
-    """Refuses to go on with another recipe, other classes, data or weights.
+    """Refuses to go on with other classes, data or weights.
 
     Returns:
       What may change the last digits: other versions or hardware.
@@ -100,7 +100,7 @@ def check_same(out: Path, before: Request, now: Request, roster: Roster) -> list
     Raises:
       ValueError: with a line for each difference.
     """
-    problems = [f"recipe {line}" for line in recipe_differences(before.recipe, now.recipe)]
+    problems = []
     if before.classes != now.classes:
         problems.append(f"classes: were {', '.join(before.classes)}, now {', '.join(now.classes)}")
     if before.weights != now.weights:
@@ -117,17 +117,30 @@ def check_same(out: Path, before: Request, now: Request, roster: Roster) -> list
             problems += [f"data: {line}" for line in roster_differences(dict(saved), roster)]
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{out / RECORDS} is damaged: {error}; replace the run with --overwrite") from error
+    _refuse(out, problems)
+    return [
+        f"{name} was {before.versions.get(name)}, now {value}: the last digits may differ"
+        for name, value in now.versions.items()
+        if before.versions.get(name) != value
+    ]
+
+
+def check_recipe(out: Path, before: Recipe, now: Recipe) -> None:
+    """Refuses to go on with another recipe.
+
+    Raises:
+      ValueError: with a line for each difference.
+    """
+    _refuse(out, [f"recipe {line}" for line in recipe_differences(before, now)])
+
+
+def _refuse(out: Path, problems: list[str]) -> None:
     if problems:
         raise ValueError(
             f"the run in {out} cannot be resumed: it was begun otherwise\n  "
             + "\n  ".join(problems)
             + "\nrepeat the command it was begun with, or start anew with --overwrite"
         )
-    return [
-        f"{name} was {before.versions.get(name)}, now {value}: the last digits may differ"
-        for name, value in now.versions.items()
-        if before.versions.get(name) != value
-    ]
 
 
 class Point(NamedTuple):
@@ -186,7 +199,7 @@ def resume_point(out: Path, recipe: Recipe, keeper: Keeper, note: Callable[[str]
             remove_checkpoint(path) if not path.suffix else shutil.rmtree(path, ignore_errors=True)
     if point.path is not None:
         snapshots = [
-            (data["progress"]["phase_number"], data["progress"]["valid_loss"], path)
+            (data["progress"]["phase_number"], data["course"]["valid_loss"], path)
             for path, data in kept
             if data["course"]["fit"] is not None
         ]

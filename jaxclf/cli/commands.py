@@ -90,7 +90,7 @@ def _fit(
     from jaxclf.recipe import run_recipe
     from jaxclf.report import write_report
     from jaxclf.resume import read_request
-    from jaxclf.run_folder import REPORT
+    from jaxclf.run_folder import REPORT, SUMMARY
 
     begun = read_request(Path(out)) if keeping["resume"] else None
     no_flags = recipe_name == "eight-steps" and settings == Settings() and not any(options.values())
@@ -99,11 +99,13 @@ def _fit(
     if plan:
         terminal.show_plan(recipe)
         return 0
+    finished = keeping["resume"] and (Path(out) / SUMMARY).is_file() and (Path(out) / REPORT).is_file()
     with StopSignals() as stop:
         summary = run_recipe(data, out, recipe, stop=stop, observer=terminal, **keeping)
         terminal.show_summary(summary)
-        if not (keeping["resume"] and (Path(out) / REPORT).is_file()):
-            write_report(out, data=data)
+        if finished:
+            return 0
+        write_report(out, data=data)
     terminal.show_files(out)
     return 0
 
