@@ -35,3 +35,32 @@ def enable_compilation_cache(directory: str | os.PathLike[str] | None = None) ->
     # Small programs are worth keeping too: a run compiles dozens of them.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     return path
+
+
+#: Makes XLA take GPU kernels whose sums always run in the same order, and none by how fast it was just now.
+DETERMINISTIC_FLAG = "--xla_gpu_deterministic_ops=true"
+
+
+def enable_determinism() -> None:
+    """Makes GPUs give the same bits in every run, at a price in speed; on CPU and TPU they do so anyway.
+
+    Adds `DETERMINISTIC_FLAG` to the environment's `XLA_FLAGS`, which are read once, when JAX first touches a device.
+
+    Raises:
+      ValueError: if a GPU is in use already, without the flag.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if DETERMINISTIC_FLAG in flags:
+        return
+    from jax._src import xla_bridge  # there is no public way to ask without starting one
+
+    if xla_bridge.backends_are_initialized():
+        import jax
+
+        if jax.default_backend() == "gpu":
+            raise ValueError(
+                f"deterministic=True came after JAX had started its GPU; set XLA_FLAGS={DETERMINISTIC_FLAG} in the "
+                "environment, or ask for it before anything is computed"
+            )
+        return
+    os.environ["XLA_FLAGS"] = f"{flags} {DETERMINISTIC_FLAG}".strip()

@@ -181,6 +181,7 @@ class Settings:
       resize: how photos become squares: "crop" the centre, "squish" the proportions, or "pad" with mirrored borders.
       on_bad_image: "skip" trains without the photos that cannot be read and lists them; "error" stops.
       on_bad_valid_image: the same for validation photos, whose loss would make figures incomparable.
+      deterministic: the same bits in every run on a GPU too, at a price in speed; elsewhere they are the same anyway.
       cache: where decoded photos are kept: "auto" is memory while they fit into a quarter of it, else disk.
     """
 
@@ -213,6 +214,7 @@ class Settings:
     resize: ResizeName = "crop"
     on_bad_image: Literal["error", "skip"] = "error"
     on_bad_valid_image: Literal["error", "skip"] = "error"
+    deterministic: bool = False
     cache: Literal["auto", "memory", "disk", "none"] = "auto"
 
     def __post_init__(self) -> None:

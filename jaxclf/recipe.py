@@ -13,6 +13,7 @@ import jax
 
 from jaxclf import __version__
 from jaxclf.checkpoint import load_variables
+from jaxclf.compilation import enable_determinism
 from jaxclf.config import Phase, Recipe
 from jaxclf.course import Course
 from jaxclf.data.roster import make_roster
@@ -87,6 +88,8 @@ def run_recipe(
         raise ValueError("the recipe has no phases: there is nothing to run")
     if not checkpoint_every >= 0:
         raise ValueError(f"checkpoint_every={checkpoint_every} minutes must not be negative")
+    if recipe.deterministic:
+        enable_determinism()
     folder = check_out(out, overwrite=overwrite or resume)
     begun = read_request(folder) if resume else None
     if begun is not None:

@@ -126,10 +126,7 @@ def test_a_picture_that_vanishes(photos, tmp_path):
 def test_out_of_memory(photos, tmp_path):
     """The address space of the process is limited, and the batch is far too large for it."""
     path = tmp_path / "recipe.json"
-    phase = dataclasses.replace(WHOLE.phases[1], num_cycles=1)
-    path.write_text(
-        to_json(dataclasses.replace(WHOLE, image_size=512, batch_size=512, precision="float32", phases=(phase,)))
-    )
+    path.write_text(to_json(dataclasses.replace(SHORT, image_size=512, batch_size=512)))
     program = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30)); "
         "from jaxclf.cli import main; main(sys.argv[1:])"
