@@ -6,6 +6,11 @@ from collections.abc import Sequence
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+DESCRIPTION = (
+    "Fine-tune an ImageNet-pretrained ResNet on your own photos, in JAX. `jaxclf COMMAND --help` shows the flags of a "
+    "command and an example. Every command takes --debug, which shows the traceback of an error.\n\n"
+    "Example: jaxclf fit photos --out runs/photos"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -17,25 +22,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
-    import tyro
-
     from jaxclf.cli import commands, weights
     from jaxclf.cli.arguments import UsageError
+    from jaxclf.cli.usage import as_typed, parse
     from jaxclf.compilation import enable_compilation_cache
 
-    table, prog = commands.COMMANDS, "jaxclf"
+    table, prog, description, rest = commands.COMMANDS, "jaxclf", DESCRIPTION, arguments
     if arguments[:1] == ["weights"]:  # a command with commands of its own
-        table, prog, arguments = weights.COMMANDS, "jaxclf weights", arguments[1:]
-    # Usage errors leave from here, with exit code 2; the command itself runs below.
-    command = tyro.extras.subcommand_cli_from_dict(
-        table,
-        prog=prog,
-        description="Fine-tune an ImageNet-pretrained ResNet on your own photos, in JAX. "
-        "Every command takes --debug, which shows the traceback of an error.",
-        args=arguments,
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff),
-    )
+        table, prog, description, rest = weights.COMMANDS, "jaxclf weights", weights.DESCRIPTION, arguments[1:]
     try:
+        command = parse(table, prog, description, rest)
         enable_compilation_cache()
         sys.exit(command())
     except KeyboardInterrupt:
@@ -44,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stderr.close()
         sys.exit(EXIT_FAILED)
     except UsageError as error:
-        _fail(str(error), EXIT_USAGE, debug)
+        _fail(as_typed(str(error), arguments), EXIT_USAGE, debug)
     except (ValueError, OSError) as error:
         _fail(str(error), EXIT_FAILED, debug)
     except Exception as error:

@@ -5,16 +5,18 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from jaxclf.cli.arguments import DataArgument, RunArgument, UsageError, Work
 from jaxclf.cli.check import check
+from jaxclf.cli.completion import completion
 from jaxclf.cli.export import export
 from jaxclf.cli.find_lr import find_lr
 from jaxclf.cli.predict import predict
 from jaxclf.cli.report import report
+from jaxclf.cli.settings import SettingsFlags
 from jaxclf.cli.sweep import sweep
 from jaxclf.config import Recipe, Settings
 
@@ -23,13 +25,13 @@ def fit(
     data: DataArgument,
     /,
     out: str,
-    settings: tyro.conf.OmitArgPrefixes[Settings] = Settings(),  # noqa: B008  # a frozen dataclass
+    settings: SettingsFlags,
     recipe: str = "eight-steps",
     lr: float | None = None,
     epochs: int | None = None,
     like_imagenet: bool = False,
     unlike_imagenet: bool = False,
-    sizes: tuple[int, ...] = (),
+    sizes: Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT ..", help_behavior_hint="(default: none)")] = (),
     plan: bool = False,
     overwrite: bool = False,
 ) -> Work:
@@ -38,8 +40,10 @@ def fit(
     DATA is a folder, or a zip of one, that holds train/CLASS/* and valid/CLASS/* (or val, validation), or just
     CLASS/*: then a share of each class is held back for validation. Or a CSV file with the columns file,label[,split],
     where "|" stands between several labels (train those with --loss sigmoid). Or tfds:NAME, a prepared data set of
-    tensorflow-datasets. With pretrained weights a rate is found, the head is trained first, then all layers at lower
-    rates for the earlier ones; without, all layers at one rate.
+    tensorflow-datasets.
+
+    With pretrained weights a rate is found, the head is trained first, then all layers at lower rates for the earlier
+    ones; without, all layers at one rate. --plan shows the phases beforehand.
 
     Example: jaxclf fit photos --out runs/photos --arch resnet18 --weights none --image-size 96
 
@@ -51,7 +55,8 @@ def fit(
         recipe.json of another run, which brings its own settings and phases.
       lr: learning rate of the last layer group; none finds it, or takes 0.01 (0.05 from scratch).
       epochs: length of the last phase, as one cosine cycle; none takes the recipe's cycles.
-      like_imagenet: earlier layer groups learn at 1/100 and 1/10 of the rate, for photos like ImageNet's (default).
+      like_imagenet: earlier layer groups learn at 1/100 and 1/10 of the rate, for photos like ImageNet's; what
+        is done unless told otherwise.
       unlike_imagenet: at 1/9 and 1/3 of it, for satellite or medical pictures.
       sizes: growing image sizes of "progressive"; none takes about .43, .71 and 1 of the image size.
       plan: print the phases and stop.
@@ -193,4 +198,5 @@ COMMANDS: dict[str, Callable[..., Work]] = {
     "report": report,
     "weights": weights,
     "demo": demo,
+    "completion": completion,
 }
