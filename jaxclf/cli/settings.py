@@ -22,8 +22,10 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "training": (
         "How it is trained.",
-        ("batch_size", "seed", "lr_rule", "optimizer", "momentum", "weight_decay", "clip_norm", "accumulate")
-        + ("ema_decay",),
+        (
+            *("batch_size", "seed", "lr_rule", "optimizer", "momentum", "weight_decay", "clip_norm"),
+            *("accumulate", "ema_decay"),
+        ),
     ),
     "loss": (
         "What is minimised. Photos with several labels need --loss sigmoid.",

@@ -100,7 +100,7 @@ def as_typed(message: str, arguments: Sequence[str]) -> str:
     >>> as_typed("batch_size=0 must be at least 1", ["fit", "photos", "--batch-size", "0"])
     '--batch-size 0: must be at least 1'
     """
-    found = re.match(r"(\w+)=(.*?) (must .*)", message, re.DOTALL)
+    found = re.match(r"(\w+)=(\S+|\([^)]*\)) (must .*)", message, re.DOTALL)
     typed = None if found is None else _typed_value(f"--{found[1].replace('_', '-')}", arguments)
     if found is None or typed is None:
         return message
@@ -108,8 +108,8 @@ def as_typed(message: str, arguments: Sequence[str]) -> str:
 
 
 def _typed_value(flag: str, arguments: Sequence[str]) -> str | None:
-    """What stands after a flag; None where it was not typed."""
-    for place, argument in enumerate(arguments):
+    """What stands after a flag, the last time it was typed; None where it was not."""
+    for place, argument in reversed(list(enumerate(arguments))):
         name, equals, value = argument.partition("=")
         if name.replace("_", "-") == flag:
             return value if equals else " ".join(arguments[place + 1 : place + 2])
