@@ -144,10 +144,12 @@ def evaluate(
 
 
 def _evaluate(run: str, data: str, split: str, format: str, on_bad_image: Literal["error", "skip"]) -> int:
+    from jaxclf.cli.terminal import Terminal
     from jaxclf.evaluation import evaluate_run
     from jaxclf.runs import load_run
 
-    result = evaluate_run(load_run(run), data, split, on_bad_image=on_bad_image)
+    with Terminal().task("decoding and judging", 1) as progress:
+        result = evaluate_run(load_run(run), data, split, on_bad_image=on_bad_image, on_progress=progress)
     for reason in result.get("skipped", ()):
         sys.stderr.write(f"jaxclf: skipped: {reason}\n")
     if format == "json":
