@@ -82,7 +82,9 @@ def test_a_step_that_was_better_than_the_last_is_named():
     views = step("test-time augmentation", 0.1, [-0.15, 0.01])
     said = better_step({"steps": [*steps, views]})
     assert said is not None and "'augmented' had a lower validation loss than the last phase, 'all'" in said
-    assert "0.2000, not 0.2500 (paired difference +0.0500, standard error 0.0100)" in said
+    assert "0.2000, not 0.2500 (paired difference +0.0500, standard error 0.0100);" in said
+    steps[-1] = step("all", 0.25, [0.05, 0.04])
+    assert "which may be chance" in better_step({"steps": steps})
     assert better_step({"steps": [steps[0], steps[1], views]}) is None
     assert better_step({"steps": steps[:1]}) is None
     first = better_step({"steps": [step("head", 0.1), steps[1], steps[2]]})

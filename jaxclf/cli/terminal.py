@@ -127,9 +127,11 @@ class Terminal(Observer):
 
     def show_summary(self, summary: dict[str, Any]) -> None:
         """Prints what each phase brought and the run's figures."""
-        table = Table("phase", "seconds", "validation loss", "accuracy")
+        table = Table("phase", "seconds", "validation loss", "change, standard error", "accuracy")
         for step in summary["steps"]:
-            table.add_row(step["name"], f"{step['seconds']:.1f}", f"{step['loss']:.4f}", f"{step['accuracy']:.4f}")
+            change = "{:+.4f}, {:.4f}".format(*step["loss_difference"]) if "loss_difference" in step else ""
+            figures = (f"{step['seconds']:.1f}", f"{step['loss']:.4f}", change, f"{step['accuracy']:.4f}")
+            table.add_row(step["name"], *figures)
         self.console.print(table)
         error = np.sqrt(summary["accuracy"] * (1 - summary["accuracy"]) / summary["num_valid"])
         worse = better_step(summary)
@@ -213,6 +215,7 @@ def describe_phase(phase: Phase) -> str:
     else:
         rates = f"rates {', '.join(f'{lr:.3g}' for lr in phase.lrs)} from the first layers to the head"
     epochs = f"epochs {describe_cycles(phase)}" + (", each cycle falling to 0" if phase.num_cycles > 1 else "")
+    epochs += ", rising first, then falling to 0" if phase.schedule == "one_cycle" else ""
     best = "; the best epoch is kept" if phase.keep_best else ""
     return f"{learns}{sees}; {rates}, {epochs}{best}"
 
@@ -226,8 +229,9 @@ def better_step(summary: dict[str, Any]) -> str | None:
     paired = ""
     if len(steps) > 1 and best is steps[-2] and "loss_difference" in last:
         mean, error = last["loss_difference"]
-        paired = f" (paired difference {mean:+.4f}, standard error {error:.4f})"
+        chance = ", which may be chance" if mean < 2 * error else ""
+        paired = f" (paired difference {mean:+.4f}, standard error {error:.4f}{chance})"
     return (
         f"{best['name']!r} had a lower validation loss than the last phase, {last['name']!r}, which is what the run "
-        f"holds: {best['loss']:.4f}, not {last['loss']:.4f}{paired}; try a lower --lr, or fewer --epochs"
+        f"holds: {best['loss']:.4f}, not {last['loss']:.4f}{paired}; a lower --lr or fewer --epochs may help"
     )
