@@ -138,6 +138,18 @@ def test_colours_only_for_a_terminal_that_wants_them(monkeypatch):
     assert usage._Captured(Stream()).isatty()
 
 
+def test_the_help_flows(monkeypatch, capsys):
+    """No line within a flag's help ends long before its box does, but the last."""
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run("fit", "--help") == 0
+    inside = [re.fullmatch(r"│ (.*) │", line) for line in capsys.readouterr().out.splitlines()]
+    texts = [found[1] for found in inside if found is not None]
+    for text, after in itertools.pairwise(texts):
+        word = re.match(r" {10,}(\S+)", after)
+        if word is not None and re.match(r" {10,}\S|--\S+ ([A-Z]+|\{\S+\})? {2,}\S", text):
+            assert len(text.rstrip()) + 1 + len(word[1]) > 76, text
+
+
 def test_usage_errors_are_raised_not_printed(capsys):
     with pytest.raises(UsageError, match="--seed -1: must be a whole number"):
         usage.parse(commands.COMMANDS, "jaxclf", "", ["fit", "D", "--out", "R", "--seed", "-1"])

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from jaxclf.cli.arguments import UsageError
+from jaxclf.cli.arguments import UsageError, flowing
 from jaxclf.config import Settings
 
 #: Group -> (what the help says of it, its fields). What stands in none of them joins "training".
@@ -48,7 +48,7 @@ def _group_type(group: str, names: tuple[str, ...]) -> type:
     created = dataclasses.make_dataclass(
         group, [(name, hints[name], getattr(defaults, name)) for name in names], frozen=True
     )
-    attributes = (Settings.__doc__ or "").partition("Attributes:")[2].strip("\n")
+    attributes = flowing(Settings.__doc__).partition("Attributes:\n")[2]
     created.__doc__ = f"{GROUPS[group][0]}\n\nAttributes:\n{attributes}"
     return created
 
