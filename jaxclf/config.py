@@ -228,7 +228,8 @@ class Settings:
         _require(self.clip_norm is None or self.clip_norm > 0, f"clip_norm={self.clip_norm} must be positive, or none")
         _require(0 <= self.label_smoothing < 1, f"label_smoothing={self.label_smoothing} must lie in [0, 1)")
         _require(self.focal_gamma >= 0, f"focal_gamma={self.focal_gamma} must not be negative")
-        _require(self.mixup >= 0 and self.cutmix >= 0, f"mixup={self.mixup}, cutmix={self.cutmix}: not below 0")
+        _require(self.mixup >= 0, f"mixup={self.mixup} must not be negative")
+        _require(self.cutmix >= 0, f"cutmix={self.cutmix} must not be negative")
         _require(self.mixup == 0 or self.cutmix == 0, "mixup and cutmix exclude each other: set one of them to 0")
         _require(1 <= self.accumulate <= self.batch_size, f"accumulate={self.accumulate} must lie in 1 .. batch_size")
         ema = self.ema_decay is None or 0 < self.ema_decay < 1

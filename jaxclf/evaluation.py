@@ -7,7 +7,8 @@ from jaxclf.data.cache import OnBadImage, OnProgress
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import DataSource, fingerprint
 from jaxclf.data.splits import open_data, open_parts
-from jaxclf.inference import evaluate
+from jaxclf.inference import predict
+from jaxclf.metrics import summarize
 from jaxclf.phases import check_labels
 from jaxclf.runs import Run
 
@@ -55,7 +56,7 @@ def evaluate_run(
       run, data, split: see `evaluation_source`.
       on_bad_image: "skip" leaves out pictures that cannot be read, and lists them as `skipped`: figures are then not
         those of the whole data set.
-      on_progress: called with (pictures decoded, pictures in all).
+      on_progress: called with (done, in all): each picture counts twice, when it is decoded and when it is judged.
 
     Raises:
       ValueError: for data that cannot be opened, other classes, or a picture that cannot be read.
@@ -69,14 +70,16 @@ def evaluate_run(
         train=False,
         preprocess=run.spec.preprocess,
     )
-    bad = loader.fill_cache(on_progress, on_bad_image=on_bad_image)
-    scores = evaluate(
+    advance = on_progress or (lambda done, total: None)
+    count = len(source)
+    bad = loader.fill_cache(lambda done, _: advance(done, 2 * count), on_bad_image=on_bad_image)
+    predictions = predict(
         run.model,
         run.variables,
         loader.without([picture.index for picture in bad]),
         predict_step=run.predict_step,
-        multi_label=run.spec.multi_label,
-        threshold=run.spec.threshold,
+        on_progress=lambda done, _: advance(count + len(bad) + done, 2 * count),
     )
+    scores = summarize(predictions, multi_label=run.spec.multi_label, threshold=run.spec.threshold)
     skipped = {"skipped": [picture.reason for picture in bad]} if bad else {}
     return {**scores, "examples": sentence, **skipped}

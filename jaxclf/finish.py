@@ -58,12 +58,14 @@ def finish(
     if recipe.tta_views:
         tta_started = time.perf_counter()
         observer.note(f"test-time augmentation: the plain picture and {recipe.tta_views} views")
-        tta = score_tta(model, variables, valid, recipe, latest, predict_step)
+        with observer.task("test-time augmentation", len(latest.labels) * (recipe.tta_views + 1)) as progress:
+            tta = score_tta(model, variables, valid, recipe, latest, predict_step, progress)
         brought = {name: tta[name] for name in ("loss", "accuracy", "loss_difference")}
         steps.append({"name": "test-time augmentation", "seconds": time.perf_counter() - tta_started, **brought})
     test = None
     if splits.test is not None:
-        test, submission = score_test(model, variables, splits.test, recipe, valid, predict_step)
+        with observer.task("judging the test part", len(splits.test)) as progress:
+            test, submission = score_test(model, variables, splits.test, recipe, valid, predict_step, progress)
         if submission is not None:
             write_submission(folder, submission)
     extra = multi_label_figures(latest, recipe.threshold) if recipe.multi_label else {}

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from jaxclf.data.activations import AnyLoader
+from jaxclf.data.cache import OnProgress
 from jaxclf.data.loader import Batch
 from jaxclf.metrics import Predictions, summarize
 from jaxclf.models.classifier import Classifier
@@ -34,7 +35,12 @@ def to_device(batches: Iterable[Batch], *, ahead: int = 2) -> Iterator[Batch]:
 
 
 def predict(
-    model: Classifier, variables: Mapping[str, Any], loader: AnyLoader, *, predict_step: PredictStep | None = None
+    model: Classifier,
+    variables: Mapping[str, Any],
+    loader: AnyLoader,
+    *,
+    predict_step: PredictStep | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Predictions:
     """Runs a classifier over a loader's examples, in evaluation mode.
 
@@ -42,6 +48,7 @@ def predict(
       model, variables: the classifier.
       loader: made with `train=False`; of pictures or of cached activations.
       predict_step: from `make_predict_step` with `start=loader.cut`, when one is compiled already.
+      on_progress: called with (examples done, examples in all) after each batch.
 
     Returns:
       One row per example, in the loader's order, padding removed. All logits are fetched at once, at the end.
@@ -51,6 +58,9 @@ def predict(
     for batch in to_device(loader):
         logits.append(step(variables, batch.inputs))
         batches.append((batch.labels, batch.mask, batch.index))
+        if on_progress is not None:
+            jax.block_until_ready(logits[-2:-1])  # the batch before: the device stays busy with this one
+            on_progress(min(len(logits) * loader.batch_size, loader.num_examples), loader.num_examples)
     fetched_logits, fetched = jax.device_get((logits, batches))
     labels, mask, index = (np.concatenate(parts) for parts in zip(*fetched, strict=True))
     keep = mask > 0

@@ -23,8 +23,9 @@ SUBMISSION = "submission.csv"
 REPORT = "report.html"
 RECORDS = "records.npz"
 REQUEST = "request.json"
+CHECK = "check.json"
 #: Everything a run writes, and all that `--overwrite` removes.
-CONTENTS = (RECIPE, METRICS, CHECKPOINTS, PREDICTIONS, RATES, SUBMISSION, REPORT, RECORDS, SUMMARY, REQUEST)
+CONTENTS = (RECIPE, METRICS, CHECKPOINTS, PREDICTIONS, RATES, SUBMISSION, REPORT, CHECK, RECORDS, SUMMARY, REQUEST)
 
 
 def check_out(out: str | os.PathLike[str], *, overwrite: bool) -> Path:

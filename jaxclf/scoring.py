@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxclf.analysis import compare_predictions, cross_fit_temperature
 from jaxclf.config import Recipe
+from jaxclf.data.cache import OnProgress
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import DataSource
 from jaxclf.inference import predict
@@ -31,8 +32,12 @@ def score_tta(
     recipe: Recipe,
     plain: Predictions,
     predict_step: PredictStep,
+    on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
-    """Figures of test-time augmentation, and its paired difference to the plain pictures' predictions."""
+    """Figures of test-time augmentation, and its paired difference to the plain pictures' predictions.
+
+    `on_progress` is called with (views done, views in all), of which a picture has `recipe.tta_views` + 1.
+    """
     augment = next((phase.augment for phase in reversed(recipe.phases) if phase.augment != "none"), "side_on")
     views = predict_tta(
         model,
@@ -41,6 +46,7 @@ def score_tta(
         num_views=recipe.tta_views,
         augment=augment,
         seed=recipe.seed,
+        on_progress=on_progress,
         multi_label=recipe.multi_label,
         predict_step=predict_step,
     )
@@ -65,9 +71,18 @@ def score_calibration(predictions: Predictions, recipe: Recipe) -> dict[str, Any
 
 
 def score_test(
-    model: Classifier, variables: Tree, source: DataSource, recipe: Recipe, like: Loader, predict_step: PredictStep
+    model: Classifier,
+    variables: Tree,
+    source: DataSource,
+    recipe: Recipe,
+    like: Loader,
+    predict_step: PredictStep,
+    on_progress: OnProgress | None = None,
 ) -> tuple[dict[str, Any] | None, str | None]:
-    """The test part: (figures, None) where it has labels, (None, the text of submission.csv) where it has none."""
+    """The test part: (figures, None) where it has labels, (None, the text of submission.csv) where it has none.
+
+    `on_progress` is called with (pictures done, pictures in all).
+    """
     loader = Loader(
         source,
         batch_size=recipe.batch_size,
@@ -76,7 +91,7 @@ def score_test(
         preprocess=like.preprocess,
         cache="none",
     )
-    predictions = predict(model, variables, loader, predict_step=predict_step)
+    predictions = predict(model, variables, loader, predict_step=predict_step, on_progress=on_progress)
     if not source.multi_label and (predictions.labels < 0).any():
         return None, _submission(predictions, source, recipe)
     scores: dict[str, Any] = summarize(predictions, multi_label=recipe.multi_label, threshold=recipe.threshold)

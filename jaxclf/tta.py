@@ -10,6 +10,7 @@ import numpy as np
 from jaxclf.augment import Augment, make_augment, normalize
 from jaxclf.config import Preprocess
 from jaxclf.data.activations import ActivationLoader, AnyLoader
+from jaxclf.data.cache import OnProgress
 from jaxclf.data.loader import Loader
 from jaxclf.inference import predict, to_device
 from jaxclf.metrics import Predictions, label_probabilities, log_probabilities, probabilities
@@ -46,6 +47,7 @@ def predict_tta(
     combine: Combine = "mean",
     beta: float | None = None,
     seed: int = 0,
+    on_progress: OnProgress | None = None,
     multi_label: bool = False,
     return_views: Literal[False] = False,
     predict_step: PredictStep | None = None,
@@ -62,6 +64,7 @@ def predict_tta(
     combine: Combine = "mean",
     beta: float | None = None,
     seed: int = 0,
+    on_progress: OnProgress | None = None,
     multi_label: bool = False,
     return_views: Literal[True],
     predict_step: PredictStep | None = None,
@@ -77,6 +80,7 @@ def predict_tta(
     combine: Combine = "mean",
     beta: float | None = None,
     seed: int = 0,
+    on_progress: OnProgress | None = None,
     multi_label: bool = False,
     return_views: bool = False,
     predict_step: PredictStep | None = None,
@@ -93,6 +97,7 @@ def predict_tta(
       augment: the preset the views are drawn by (the one of the training is right), or a pipeline of your own.
       combine, beta: see `combine_views`.
       seed: of the draws. Those of an example depend on (seed, view, index), not on batches or their order.
+      on_progress: called with (views of examples done, in all) after each batch.
       multi_label: sigmoid probabilities, each class by itself.
       return_views: also return the probabilities of each view.
       predict_step: from `make_predict_step`, when one is compiled already.
@@ -116,6 +121,7 @@ def predict_tta(
         num_views=num_views,
         augment=augment,
         seed=seed,
+        on_progress=on_progress,
         predict_step=predict_step,
         view_step=view_step,
     )
@@ -133,6 +139,7 @@ def predict_views(
     num_views: int = 4,
     augment: str | Augment = "side_on",
     seed: int = 0,
+    on_progress: OnProgress | None = None,
     predict_step: PredictStep | None = None,
     view_step: ViewStep | None = None,
 ) -> Views:
@@ -140,13 +147,20 @@ def predict_views(
     _check_loader(loader)
     if num_views < 0:
         raise ValueError(f"num_views={num_views} must not be negative; 0 means the plain picture only")
+    count = loader.num_examples
+
+    def advance(done: int) -> None:
+        if on_progress is not None:
+            on_progress(min(done, count * (num_views + 1)), count * (num_views + 1))
+
     if isinstance(loader, ActivationLoader):
         shown = [loader.view(view) for view in range(num_views + 1)]
         predictions = [predict(model, variables, view, predict_step=predict_step) for view in shown]
+        advance(count * (num_views + 1))  # activations: there is little to wait for
         return Views(np.stack([p.logits for p in predictions]), predictions[0].labels, predictions[0].index)
     if num_views > 0 and view_step is None:
         view_step = make_view_step(model, preprocess=loader.preprocess, augment=augment)
-    plain = predict(model, variables, loader, predict_step=predict_step)
+    plain = predict(model, variables, loader, predict_step=predict_step, on_progress=lambda done, _: advance(done))
     if view_step is None or num_views == 0:
         return Views(plain.logits[None], plain.labels, plain.index)
     key = jax.random.key(seed)
@@ -154,6 +168,8 @@ def predict_views(
     for batch in to_device(_presized(loader, plain.index)):
         logits.append([view_step(variables, batch.inputs, batch.index, key, view) for view in range(1, num_views + 1)])
         masks.append(batch.mask)
+        jax.block_until_ready(logits[-2:-1])  # the batch before: the device stays busy with this one
+        advance(count + len(logits) * loader.batch_size * num_views)
     fetched, fetched_masks = jax.device_get((logits, masks))
     augmented = np.concatenate([np.stack(batch) for batch in fetched], axis=1)[:, np.concatenate(fetched_masks) > 0]
     return Views(np.concatenate([plain.logits[None], augmented]), plain.labels, plain.index)

@@ -173,8 +173,8 @@ def test_a_run_that_did_not_finish_is_not_trusted(photos, trained, tmp_path, cap
     ("arguments", "mentions"),
     [
         (["--arch", "resnet19"], ["resnet19", "resnet18"]),
-        (["--lr", "0"], ["lr=0"]),
-        (["--epochs", "0"], ["epochs=0"]),
+        (["--lr", "0"], ["--lr 0: must be positive"]),
+        (["--epochs", "0"], ["--epochs 0: must be"]),
         (["--recipe", "nonsense"], ["nonsense", "two-phase"]),
         (["--recipe", "head-only"], ["head-only", "--weights"]),
     ],

@@ -52,7 +52,7 @@ def file_limit(most):
 
 
 def test_a_file_that_cannot_grow(photos, tmp_path):
-    """The checkpoint after the second epoch cannot be written; the first one's is whole, and the run goes on from it."""
+    """The next checkpoint cannot be written; the last one is whole, and the run goes on from it."""
     run_recipe(photos, tmp_path / "undisturbed", SHORT)
     with file_limit(20_000) as fault:
         fails(photos, tmp_path / "run", SHORT, fault, "cannot be written", "File too large")

@@ -86,7 +86,7 @@ def test_from_a_run_with_a_frozen_body(photos, tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "mentions"),
     [
-        (["--steps", "19"], ["steps=19", "at least 20"]),
+        (["--steps", "19"], ["--steps 19", "at least 20"]),
         (["--low", "1", "--high", "0.1"], ["low=1.0 and high=0.1"]),
         (["--arch", "resnet19"], ["resnet19"]),
     ],

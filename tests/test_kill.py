@@ -84,10 +84,14 @@ def test_killed_at_random_moments(photos, tmp_path):
         # One in each twentieth of the time a run takes, so that every stage has its turn.
         moment = seconds * (number + moments.random()) / KILLS
         said = kill_after(start(photos, out, path), moment).strip().splitlines()
-        files = sorted(entry.name for entry in (out / "checkpoints").iterdir()) if (out / "checkpoints").exists() else []
+        files = (
+            sorted(entry.name for entry in (out / "checkpoints").iterdir()) if (out / "checkpoints").exists() else []
+        )
         again = finish(start(photos, out, path))
         resumed = next((line for line in again.splitlines() if line.startswith("resuming")), "begun anew")
         assert_same_run(baseline, out)
         last = said[-1] if said else "nothing"
-        print(f"kill {number + 1:2d} after {moment:5.2f} s: {last!r}; {files}; {resumed.rpartition(': ')[2]}", flush=True)
+        print(
+            f"kill {number + 1:2d} after {moment:5.2f} s: {last!r}; {files}; {resumed.rpartition(': ')[2]}", flush=True
+        )
         assert json.loads((out / SUMMARY).read_text())["num_classes"] == 2

@@ -72,9 +72,9 @@ def test_features_are_those_of_the_whole_network(photos, tiny):
 @pytest.mark.parametrize(
     ("arguments", "mentions"),
     [
-        (["--lrs", "-1"], ["lrs=(-1.0,)"]),
-        (["--folds", "1"], ["folds=1 must be at least 2"]),
-        (["--seeds", "0"], ["seeds=() must hold at least one"]),
+        (["--lrs", "-1"], ["--lrs -1: must be finite and positive"]),
+        (["--folds", "1"], ["--folds 1: must be at least 2"]),
+        (["--seeds", "0"], ["--seeds 0: must hold at least one"]),
         (["--weight-decay", "0.1"], ["--weight-decays"]),
         (["--arch", "resnet19"], ["resnet19"]),
     ],

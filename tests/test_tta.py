@@ -49,6 +49,18 @@ def views(steps):
     return predict_views(MODEL, VARIABLES, make_loader(), num_views=3, **steps)
 
 
+def test_progress_is_counted_in_views_and_changes_nothing(steps, views):
+    seen = []
+    watched = predict_views(
+        MODEL, VARIABLES, make_loader(), num_views=3, on_progress=lambda *at: seen.append(at), **steps
+    )
+    np.testing.assert_array_equal(watched.logits, views.logits)
+    assert seen == [(4, 40), (8, 40), (10, 40), (22, 40), (34, 40), (40, 40)]
+    seen.clear()
+    predict_tta(MODEL, VARIABLES, make_loader(), num_views=0, on_progress=lambda *at: seen.append(at), **steps)
+    assert seen == [(4, 10), (8, 10), (10, 10)]
+
+
 def test_the_plain_view_is_what_predict_says(steps, views):
     plain = predict(MODEL, VARIABLES, make_loader())
     np.testing.assert_array_equal(views.logits[0], plain.logits)

@@ -7,6 +7,11 @@ from jaxclf.interruption import Interrupted, StopSignals
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+DESCRIPTION = (
+    "Fine-tune an ImageNet-pretrained ResNet on your own photos, in JAX. `jaxclf COMMAND --help` shows the flags of a "
+    "command and an example. Every command takes --debug, which shows the traceback of an error.\n\n"
+    "Example: jaxclf fit photos --out runs/photos"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -26,32 +31,23 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: list[str], debug: bool) -> None:
-    import tyro
-
     from jaxclf.cli import commands, weights
     from jaxclf.cli.arguments import UsageError
+    from jaxclf.cli.usage import as_typed, parse
     from jaxclf.compilation import enable_compilation_cache
 
-    table, prog = commands.COMMANDS, "jaxclf"
+    table, prog, description, rest = commands.COMMANDS, "jaxclf", DESCRIPTION, arguments
     if arguments[:1] == ["weights"]:  # a command with commands of its own
-        table, prog, arguments = weights.COMMANDS, "jaxclf weights", arguments[1:]
-    # Usage errors leave from here, with exit code 2; the command itself runs below.
-    command = tyro.extras.subcommand_cli_from_dict(
-        table,
-        prog=prog,
-        description="Fine-tune an ImageNet-pretrained ResNet on your own photos, in JAX. "
-        "Every command takes --debug, which shows the traceback of an error.",
-        args=arguments,
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff),
-    )
+        table, prog, description, rest = weights.COMMANDS, "jaxclf weights", weights.DESCRIPTION, arguments[1:]
     try:
+        command = parse(table, prog, description, rest)
         enable_compilation_cache()
         sys.exit(command())
     except BrokenPipeError:  # the reader, say `head`, has seen enough
         sys.stderr.close()
         sys.exit(EXIT_FAILED)
     except UsageError as error:
-        _fail(str(error), EXIT_USAGE, debug)
+        _fail(as_typed(str(error), arguments), EXIT_USAGE, debug)
     except (ValueError, OSError) as error:
         _fail(str(error), EXIT_FAILED, debug)
     except Exception as error:

@@ -5,131 +5,17 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
-
-import tyro
+from typing import Literal
 
 from jaxclf.cli.arguments import DataArgument, RunArgument, UsageError, Work
 from jaxclf.cli.check import check
+from jaxclf.cli.completion import completion
 from jaxclf.cli.export import export
 from jaxclf.cli.find_lr import find_lr
+from jaxclf.cli.fit import fit
 from jaxclf.cli.predict import predict
 from jaxclf.cli.report import report
 from jaxclf.cli.sweep import sweep
-from jaxclf.config import Recipe, Settings
-
-
-def fit(
-    data: DataArgument,
-    /,
-    out: str,
-    settings: tyro.conf.OmitArgPrefixes[Settings] = Settings(),  # noqa: B008  # a frozen dataclass
-    recipe: str = "eight-steps",
-    lr: float | None = None,
-    epochs: int | None = None,
-    like_imagenet: bool = False,
-    unlike_imagenet: bool = False,
-    sizes: tuple[int, ...] = (),
-    plan: bool = False,
-    resume: bool = False,
-    checkpoint_every: float = 10.0,
-    overwrite: bool = False,
-) -> Work:
-    """Train a classifier on photos, and write a RUN folder.
-
-    DATA is a folder, or a zip of one, that holds train/CLASS/* and valid/CLASS/* (or val, validation), or just
-    CLASS/*: then a share of each class is held back for validation. Or a CSV file with the columns file,label[,split],
-    where "|" stands between several labels (train those with --loss sigmoid). Or tfds:NAME, a prepared data set of
-    tensorflow-datasets. With pretrained weights a rate is found, the head is trained first, then all layers at lower
-    rates for the earlier ones; without, all layers at one rate.
-
-    Example: jaxclf fit photos --out runs/photos --arch resnet18 --weights none --image-size 96
-
-    Args:
-      data: folder, zip or CSV of photos, or tfds:NAME.
-      out: the RUN folder to make.
-      recipe: "eight-steps" (the head from cached activations, with augmentation, then all layers), "fine-tune"
-        (fastai 2's), "head-only", "progressive" (growing image sizes), "two-phase" (no search for a rate), or the
-        recipe.json of another run, which brings its own settings and phases.
-      lr: learning rate of the last layer group; none finds it, or takes 0.01 (0.05 from scratch).
-      epochs: length of the last phase, as one cosine cycle; none takes the recipe's cycles.
-      like_imagenet: earlier layer groups learn at 1/100 and 1/10 of the rate, for photos like ImageNet's (default).
-      unlike_imagenet: at 1/9 and 1/3 of it, for satellite or medical pictures.
-      sizes: growing image sizes of "progressive"; none takes about .43, .71 and 1 of the image size.
-      plan: print the phases and stop.
-      resume: go on with the run in RUN where it was killed, to the same result to the bit; begin it if there is none.
-        Give the flags it was begun with, or none.
-      checkpoint_every: minutes between checkpoints within a phase; the end of a cycle or phase makes one anyway.
-      overwrite: replace a run that is already in RUN.
-    """
-    if like_imagenet and unlike_imagenet:
-        raise UsageError("give one of --like-imagenet and --unlike-imagenet, not both")
-    options: dict[str, Any] = {"lr": lr, "epochs": epochs, "unlike_imagenet": unlike_imagenet}
-    if sizes and recipe != "progressive":
-        raise UsageError(f"sizes={sizes} are for the recipe 'progressive', not for {recipe!r}")
-    options |= {"sizes": sizes} if sizes else {}
-    if resume and overwrite:
-        raise UsageError("give one of --resume and --overwrite: one keeps the run that is there, the other does not")
-    if not checkpoint_every >= 0:
-        raise UsageError(f"checkpoint_every={checkpoint_every} minutes must not be negative")
-    keeping = {"overwrite": overwrite, "resume": resume, "checkpoint_every": checkpoint_every}
-    return functools.partial(_fit, data, out, settings, recipe, options, plan, keeping)
-
-
-def _fit(
-    data: str,
-    out: str,
-    settings: Settings,
-    recipe_name: str,
-    options: dict[str, Any],
-    plan: bool,
-    keeping: dict[str, Any],
-) -> int:
-    from jaxclf.cli.terminal import Terminal
-    from jaxclf.interruption import StopSignals
-    from jaxclf.recipe import run_recipe
-    from jaxclf.report import write_report
-    from jaxclf.resume import read_request
-    from jaxclf.run_folder import REPORT, SUMMARY
-
-    begun = read_request(Path(out)) if keeping["resume"] else None
-    no_flags = recipe_name == "eight-steps" and settings == Settings() and not any(options.values())
-    recipe = begun.recipe if begun is not None and no_flags else _recipe(recipe_name, settings, options)
-    terminal = Terminal()
-    if plan:
-        terminal.show_plan(recipe)
-        return 0
-    finished = keeping["resume"] and (Path(out) / SUMMARY).is_file() and (Path(out) / REPORT).is_file()
-    with StopSignals() as stop:
-        summary = run_recipe(data, out, recipe, stop=stop, observer=terminal, **keeping)
-        terminal.show_summary(summary)
-        if finished:
-            return 0
-        write_report(out, data=data)
-    terminal.show_files(out)
-    return 0
-
-
-def _recipe(name: str, settings: Settings, options: dict[str, Any]) -> Recipe:
-    from jaxclf.config import from_json
-    from jaxclf.models import get_config
-    from jaxclf.recipes import RECIPES
-
-    if name in RECIPES:
-        try:
-            get_config(settings.arch)
-            return RECIPES[name](settings, **options)
-        except ValueError as error:
-            raise UsageError(str(error)) from error
-    path = Path(name)
-    if not path.is_file():
-        raise UsageError(f"recipe={name!r} is neither a file nor one of {', '.join(RECIPES)}")
-    if any(options.values()) or settings != Settings():
-        raise UsageError(f"recipe {path} brings its own settings and phases; edit the file instead of giving flags")
-    try:
-        return from_json(Recipe, path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"recipe {path}: {error}") from error
 
 
 def evaluate(
@@ -158,10 +44,12 @@ def evaluate(
 
 
 def _evaluate(run: str, data: str, split: str, format: str, on_bad_image: Literal["error", "skip"]) -> int:
+    from jaxclf.cli.terminal import Terminal
     from jaxclf.evaluation import evaluate_run
     from jaxclf.runs import load_run
 
-    result = evaluate_run(load_run(run), data, split, on_bad_image=on_bad_image)
+    with Terminal().task("decoding and judging", 1) as progress:
+        result = evaluate_run(load_run(run), data, split, on_bad_image=on_bad_image, on_progress=progress)
     for reason in result.get("skipped", ()):
         sys.stderr.write(f"jaxclf: skipped: {reason}\n")
     if format == "json":
@@ -212,4 +100,5 @@ COMMANDS: dict[str, Callable[..., Work]] = {
     "report": report,
     "weights": weights,
     "demo": demo,
+    "completion": completion,
 }

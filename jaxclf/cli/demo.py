@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from jaxclf.analysis import confusion_matrix
+from jaxclf.cli.report import make_report
 from jaxclf.cli.terminal import Terminal
 from jaxclf.config import Recipe, Settings
 from jaxclf.data.drawings import write_drawings
 from jaxclf.metrics import Predictions
 from jaxclf.recipe import run_recipe
 from jaxclf.recipes import eight_steps
-from jaxclf.report import write_report
 from jaxclf.run_folder import PREDICTIONS, check_out
 
 NUM_TRAIN, NUM_VALID = 1000, 200
@@ -45,7 +45,7 @@ def run_demo(out: Path, seed: int) -> int:
     with np.load(run / PREDICTIONS, allow_pickle=False) as saved:
         predictions = Predictions(saved["logits"], saved["labels"], saved["index"])
     terminal.show_summary(summary)
-    write_report(run, data=data)
+    make_report(run, data, terminal)
     terminal.show_confusion(confusion_matrix(predictions), tuple(summary["classes"]))
     terminal.show_files(run)
     example = data / "valid" / "cat"

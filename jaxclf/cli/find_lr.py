@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from jaxclf.cli.arguments import DataArgument, UsageError, Work
+from jaxclf.cli.settings import SettingsFlags
 from jaxclf.config import Settings
 
 #: What the command writes into its `out` folder.
@@ -19,8 +20,8 @@ FORMAT_VERSION = 1
 def find_lr(
     data: DataArgument,
     /,
-    settings: tyro.conf.OmitArgPrefixes[Settings] = Settings(),  # noqa: B008  # a frozen dataclass
-    run: Annotated[str | None, tyro.conf.arg(metavar="RUN|None")] = None,
+    settings: SettingsFlags,
+    run: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None,
     frozen: Literal["stem", "stage1", "stage2", "stage3", "stage4"] | None = None,
     out: str | None = None,
     low: float = 1e-6,

@@ -27,7 +27,9 @@ NUM_VIEWS = 4
 
 def predict(
     run: Annotated[str, tyro.conf.Positional, positional("RUN")],
-    images: Annotated[tuple[str, ...], tyro.conf.Positional, positional("IMAGES")],
+    images: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES", help_behavior_hint="(required)")
+    ],
     /,
     top: int = 1,
     tta: bool = False,

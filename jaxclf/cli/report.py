@@ -1,11 +1,21 @@
 """`jaxclf report RUN [DATA]`: the page of a finished run, made anew."""
 
 import functools
-from typing import Annotated
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from jaxclf.cli.arguments import RunArgument, Work, positional
+
+if TYPE_CHECKING:
+    from jaxclf.cli.terminal import Terminal
+    from jaxclf.data.check import Report
+
+#: A run's report checks its photos by itself up to so many: about 3 ms each and core, for photos of 500 pixels.
+MAX_CHECKED = 5000
 
 
 def report(
@@ -29,16 +39,57 @@ def report(
 def _report(run: str, data: str | None, check: bool) -> int:
     from jaxclf.cli.arguments import UsageError
     from jaxclf.cli.terminal import Terminal
-    from jaxclf.data.check import check_listing
-    from jaxclf.data.records import list_data
     from jaxclf.report import write_report
 
     if check and data is None:
         raise UsageError("--check needs DATA: name it after RUN")
-    terminal, found = Terminal(), None
-    if check and data is not None:
-        listing = list_data(data)
-        with terminal.task("checking", len(listing.records)) as progress:
-            found = check_listing(listing, data=data, on_progress=progress)
-    terminal.note(f"wrote {write_report(run, data=data, check=found)}")
+    terminal = Terminal()
+    found = check_for_report(run, data, terminal) if check and data is not None else None
+    with terminal.task("writing the report", 1) as progress:
+        path = write_report(run, data=data, check=found, on_progress=progress)
+    terminal.note(f"wrote {path}")
     return 0
+
+
+def make_report(out: str | os.PathLike[str], data: str | os.PathLike[str], terminal: "Terminal") -> None:
+    """The report at the end of a run, data check included. What fails here is a warning: the run is done and stays.
+
+    Args:
+      out: the finished RUN.
+      data: DATA of the run. With more than `MAX_CHECKED` pictures the check is left out, and a line says so.
+      terminal: where progress and warnings go.
+    """
+    from jaxclf.report import write_report
+
+    found, later = None, f"`jaxclf report {out} {data} --check` does it"
+    try:
+        found = check_for_report(out, data, terminal, limit=MAX_CHECKED)
+        if found is None:
+            terminal.note(f"the photos are not checked for duplicates and the like, there are many; {later}")
+    except Exception as error:  # whatever it is, the report is still of use
+        terminal.note(f"warning: the photos could not be checked: {error}; {later}")
+    try:
+        with terminal.task("writing the report", 1) as progress:
+            write_report(out, data=data, check=found, on_progress=progress)
+    except Exception as error:  # whatever it is, the run is done
+        terminal.note(f"warning: the report could not be written: {error}; `jaxclf report {out} {data}` tries again")
+    if found is not None and found.errors:
+        terminal.note(f"something is wrong with the photos ({found.errors[0].message}); see the report's data section")
+
+
+def check_for_report(
+    out: str | os.PathLike[str], data: str | os.PathLike[str], terminal: "Terminal", *, limit: int | None = None
+) -> "Report | None":
+    """Checks the photos and keeps what was found in the RUN, for later reports; None for more than `limit` photos."""
+    from jaxclf.data.check import check_listing
+    from jaxclf.data.records import list_data
+    from jaxclf.files import write_atomic
+    from jaxclf.report.from_run import CHECK
+
+    listing = list_data(data)
+    if limit is not None and len(listing.records) > limit:
+        return None
+    with terminal.task("checking the photos", len(listing.records)) as progress:
+        found = check_listing(listing, data=str(data), on_progress=progress)
+    write_atomic(Path(out) / CHECK, json.dumps(found.to_dict(), indent=1) + "\n")
+    return found

@@ -9,6 +9,7 @@ import tyro
 
 from jaxclf.cli.arguments import DataArgument, UsageError, Work
 from jaxclf.cli.find_lr import check_folder, settings_only
+from jaxclf.cli.settings import SettingsFlags
 from jaxclf.config import Settings
 
 #: What the command writes into its `out` folder.
@@ -21,10 +22,13 @@ MAX_ROWS = 8
 def sweep(
     data: DataArgument,
     /,
-    settings: tyro.conf.OmitArgPrefixes[Settings] = Settings(),  # noqa: B008  # a frozen dataclass
+    settings: SettingsFlags,
     lrs: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1),
     weight_decays: tuple[float, ...] = (0.0, 0.0001, 0.001, 0.01),
-    heads: Annotated[tuple[Literal["linear", "concat"], ...], tyro.conf.arg(metavar="{linear,concat} ..")] = (),
+    heads: Annotated[
+        tuple[Literal["linear", "concat"], ...],
+        tyro.conf.arg(metavar="{linear,concat} ..", help_behavior_hint="(default: none)"),
+    ] = (),
     seeds: int = 3,
     folds: int = 5,
     epochs: int = 20,

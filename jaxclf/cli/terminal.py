@@ -21,6 +21,12 @@ from jaxclf.trees import MODULES
 
 #: Skipped pictures that are listed on the terminal.
 MAX_SKIPPED = 10
+#: Names of the phases of "eight-steps", and which of fast.ai's steps each is.
+EIGHT_STEPS = (
+    ("head, precomputed", "steps 1 to 3"),
+    ("head, augmented", "step 4"),
+    ("all layers", "steps 5 to 8"),
+)
 
 
 class _Speed:
@@ -76,11 +82,12 @@ class Terminal(Observer):
     def task(self, description: str, total: int) -> Iterator[Callable[[int, int], None]]:
         with self._bar(_Rate()) as bar:
             task = bar.add_task(description, total=total)
-            yield lambda done, _: bar.update(task, completed=done)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
 
     @contextlib.contextmanager
     def phase(self, phase: Phase, number: int, num_phases: int) -> Iterator[Callable[[FitProgress], None]]:
-        self.note(f"phase {number + 1} of {num_phases}: {describe_phase(phase)}")
+        steps = f" ({EIGHT_STEPS[number][1]})" if is_eight_steps(phase, number, num_phases) else ""
+        self.note(f"phase {number + 1} of {num_phases}, {phase.name!r}{steps}: {describe_phase(phase)}")
         with self._bar(TextColumn("{task.fields[figures]}")) as bar:
             task = bar.add_task("compiling", total=None, figures="")
             speed = _Speed()
@@ -120,11 +127,16 @@ class Terminal(Observer):
 
     def show_summary(self, summary: dict[str, Any]) -> None:
         """Prints what each phase brought and the run's figures."""
-        table = Table("phase", "seconds", "validation loss", "accuracy")
+        table = Table("phase", "seconds", "validation loss", "change, standard error", "accuracy")
         for step in summary["steps"]:
-            table.add_row(step["name"], f"{step['seconds']:.1f}", f"{step['loss']:.4f}", f"{step['accuracy']:.4f}")
+            change = "{:+.4f}, {:.4f}".format(*step["loss_difference"]) if "loss_difference" in step else ""
+            figures = (f"{step['seconds']:.1f}", f"{step['loss']:.4f}", change, f"{step['accuracy']:.4f}")
+            table.add_row(step["name"], *figures)
         self.console.print(table)
         error = np.sqrt(summary["accuracy"] * (1 - summary["accuracy"]) / summary["num_valid"])
+        worse = better_step(summary)
+        if worse is not None:
+            self.note(worse)
         several = "f_beta" in summary  # labels of one picture are not independent: no simple standard error
         spread = f"F2 {summary['f_beta']:.4f}" if several else f"standard error {error:.4f}"
         self.note(
@@ -179,12 +191,47 @@ def describe_cycles(phase: Phase) -> str:
     return str(lengths[0]) if len(lengths) == 1 else f"{' + '.join(map(str, lengths))} = {sum(lengths)}"
 
 
+def is_eight_steps(phase: Phase, number: int, num_phases: int) -> bool:
+    """Whether this is a phase of the recipe "eight-steps"."""
+    return num_phases == len(EIGHT_STEPS) and phase.name == EIGHT_STEPS[number][0]
+
+
 def describe_phase(phase: Phase) -> str:
-    """A phase in a sentence."""
+    """What a phase does, in a sentence for somebody who does it for the first time."""
+    learns = {
+        (): "all layers learn",
+        MODULES[:-1]: "only the head learns, the body stays as it is",
+    }.get(phase.frozen, f"frozen {describe_frozen(phase)}, the later layers learn")
+    if phase.cut is not None and phase.num_views == 1:
+        sees = f", from what the frozen layers make of each picture, computed once (at {phase.cut}, no augmentation)"
+    elif phase.cut is not None:
+        sees = f", from {phase.num_views} altered views of each picture, computed once (at {phase.cut})"
+    else:
+        sees = "" if phase.augment == "none" else f", from pictures altered anew every time ({phase.augment})"
     if len(set(phase.lrs)) == 1:
-        rates = f"rate {phase.lrs[0]:.3g} for all layers"
+        rates = f"rate {phase.lrs[0]:.3g}" + ("" if phase.frozen else " for all layers")
     elif phase.frozen == MODULES[:-1]:
         rates = f"rate {phase.lrs[-1]:.3g}"
     else:
         rates = f"rates {', '.join(f'{lr:.3g}' for lr in phase.lrs)} from the first layers to the head"
-    return f"{phase.name}: frozen {describe_frozen(phase)}, {rates}, epochs {describe_cycles(phase)}"
+    epochs = f"epochs {describe_cycles(phase)}" + (", each cycle falling to 0" if phase.num_cycles > 1 else "")
+    epochs += ", rising first, then falling to 0" if phase.schedule == "one_cycle" else ""
+    best = "; the best epoch is kept" if phase.keep_best else ""
+    return f"{learns}{sees}; {rates}, {epochs}{best}"
+
+
+def better_step(summary: dict[str, Any]) -> str | None:
+    """A sentence, where a phase before the last had the lower validation loss; else None."""
+    steps = [step for step in summary["steps"] if step["name"] != "test-time augmentation"]
+    best, last = min(steps, key=lambda step: step["loss"]), steps[-1]
+    if best["loss"] >= last["loss"]:
+        return None
+    paired = ""
+    if len(steps) > 1 and best is steps[-2] and "loss_difference" in last:
+        mean, error = last["loss_difference"]
+        chance = ", which may be chance" if mean < 2 * error else ""
+        paired = f" (paired difference {mean:+.4f}, standard error {error:.4f}{chance})"
+    return (
+        f"{best['name']!r} had a lower validation loss than the last phase, {last['name']!r}, which is what the run "
+        f"holds: {best['loss']:.4f}, not {last['loss']:.4f}{paired}; a lower --lr or fewer --epochs may help"
+    )

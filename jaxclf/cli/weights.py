@@ -114,7 +114,7 @@ def _num_parameters(arch: str) -> int:
 
 
 def convert(source: str, /, file: FileArgument, arch: str, overwrite: bool = False) -> Work:
-    """Reads weights of any known form, checks them against an architecture, and writes them as .safetensors.
+    """Read weights of any known form, check them against an architecture, and write them as .safetensors.
 
     The names and layouts are torchvision's and timm's; a .json beside the file describes them. Nothing in a .pth file
     is executed.
@@ -147,7 +147,7 @@ def _convert(source: str, file: str, arch: str, overwrite: bool) -> int:
 
 
 def export(run: RunArgument, file: FileArgument, /, overwrite: bool = False) -> Work:
-    """Writes a run's classifier as .safetensors for PyTorch: `load_state_dict(.., strict=True)` of torchvision or timm.
+    """Write a run's classifier as .safetensors for PyTorch: `load_state_dict(.., strict=True)` of torchvision or timm.
 
     A .json beside the file holds the class names and the preprocessing, and lets `jaxclf fit --weights FILE` start from
     it. Only the linear head has a counterpart in torchvision and timm; the concat head's entries are named head.*.
@@ -188,4 +188,5 @@ def _console() -> Console:
     return Console(highlight=False, soft_wrap=True)
 
 
+DESCRIPTION = "Weights by name and in files: what there is, what is in a file, and getting them in and out."
 COMMANDS: dict[str, Callable[..., Work]] = {"list": list_, "show": show, "convert": convert, "export": export}

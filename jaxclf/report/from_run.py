@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxclf.config import Recipe, from_json
+from jaxclf.data.cache import OnProgress
 from jaxclf.data.check import Report
 from jaxclf.data.records import Finding
 from jaxclf.data.sources import DataSource
@@ -21,12 +22,12 @@ from jaxclf.plots import read_rows
 from jaxclf.report.content import RateTest, ReportContent
 from jaxclf.report.page import make_report
 from jaxclf.report.pictures import shown_indices
-from jaxclf.run_folder import METRICS, PREDICTIONS, RECIPE, SUMMARY
+from jaxclf.run_folder import CHECK, METRICS, PREDICTIONS, RECIPE, SUMMARY
 from jaxclf.runs import Run, load_run
 
 REPORT = "report.html"
 #: Learning-rate tests in a RUN, as `jaxclf find-lr` writes them, and a data check, as `jaxclf check --json` does.
-RATE_TESTS, CHECK = "lr_curve*.json", "check.json"
+RATE_TESTS = "lr_curve*.json"
 #: Pictures whose heat maps are computed at once.
 HEAT_BATCH = 8
 
@@ -38,13 +39,16 @@ def write_report(
     heat_maps: bool = True,
     check: Report | None = None,
     rate_tests: Iterable[RateTest] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Path:
     """Writes `report.html` into a finished RUN folder, replacing an older one. Arguments and errors as `collect`.
 
     Returns:
       Its path.
     """
-    content = collect(folder, data=data, heat_maps=heat_maps, check=check, rate_tests=rate_tests)
+    content = collect(
+        folder, data=data, heat_maps=heat_maps, check=check, rate_tests=rate_tests, on_progress=on_progress
+    )
     return write_atomic(Path(folder) / REPORT, make_report(content))
 
 
@@ -55,6 +59,7 @@ def collect(
     heat_maps: bool = True,
     check: Report | None = None,
     rate_tests: Iterable[RateTest] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> ReportContent:
     """Reads a RUN folder, and the few pictures that a report shows.
 
@@ -65,6 +70,7 @@ def collect(
       heat_maps: also compute Grad-CAM of the pictures, which compiles the network anew.
       check: of the data; None takes `check.json` of the RUN, if there is one.
       rate_tests: learning-rate tests; None takes the RUN's `lr_curve*.json`.
+      on_progress: called with (done, in all), where a picture counts twice: when it is read, and with its heat map.
 
     Raises:
       ValueError: naming the folder or file, for a folder that is no finished run, a damaged file, or data that cannot
@@ -90,8 +96,9 @@ def collect(
         data = open_data(
             data, valid_fraction=run.recipe.valid_fraction, seed=run.recipe.seed, classes=run.classes
         ).valid
-    content = content._replace(pictures=_pictures(run, data, content))
-    return content._replace(heat_maps=_heat_maps(run, content)) if heat_maps and content.pictures else content
+    advance = on_progress or (lambda done, total: None)
+    content = content._replace(pictures=_pictures(run, data, content, advance))
+    return content._replace(heat_maps=_heat_maps(run, content, advance)) if heat_maps and content.pictures else content
 
 
 def _read_record(folder: Path) -> tuple[dict[str, Any], Recipe]:
@@ -158,7 +165,7 @@ def _read_check(path: Path) -> Report | None:
     return found
 
 
-def _pictures(run: Run, source: DataSource, content: ReportContent) -> dict[int, np.ndarray]:
+def _pictures(run: Run, source: DataSource, content: ReportContent, advance: OnProgress) -> dict[int, np.ndarray]:
     """Example index -> what the network sees of it, found in the source by name."""
     assert content.predictions is not None
     names = {int(index): name for index, name in zip(content.predictions.index, content.files, strict=True)}
@@ -172,10 +179,11 @@ def _pictures(run: Run, source: DataSource, content: ReportContent) -> dict[int,
             pictures[index] = run.pixels(source[place].image)
         except ValueError:  # it could be read when the run was made; the report does without
             continue
+        advance(len(pictures), 2 * len(wanted))
     return pictures
 
 
-def _heat_maps(run: Run, content: ReportContent) -> dict[int, np.ndarray]:
+def _heat_maps(run: Run, content: ReportContent, advance: OnProgress) -> dict[int, np.ndarray]:
     classes = shown_indices(content)
     found: dict[int, np.ndarray] = {}
     indices = sorted(content.pictures)
@@ -186,4 +194,5 @@ def _heat_maps(run: Run, content: ReportContent) -> dict[int, np.ndarray]:
         chosen = np.array([classes[index] for index in padded], np.int32)
         maps = grad_cam(run.model, run.variables, images, chosen, preprocess=run.spec.preprocess)
         found |= dict(zip(batch, maps, strict=False))
+        advance(len(indices) + len(found), 2 * len(indices))
     return found

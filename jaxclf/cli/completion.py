@@ -1,0 +1,133 @@
+"""`jaxclf completion bash|zsh`: a script that completes commands, flags and their values, without starting Python."""
+
+import dataclasses
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from jaxclf.cli.arguments import Work, positional
+
+#: Flags that every command has.
+COMMON = ("--help", "--debug")
+
+_SCRIPT = """\
+_jaxclf() {
+  local command=${COMP_WORDS[1]} cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} offered=
+  if [[ $COMP_CWORD -gt 2 && " @GROUPS@ " == *" $command "* ]]; then
+    command="$command ${COMP_WORDS[2]}"
+  fi
+  if [[ $COMP_CWORD -eq 1 ]]; then
+    offered="@COMMANDS@ --help"
+  else
+    case "$command $prev" in
+@VALUES@
+    *)
+      case "$command" in
+@FLAGS@
+      esac
+      # Flags only once a dash is there: what has none is a file, a folder or a value.
+      if [[ $cur != -* && " @GROUPS@ " != *" $command "* && $command != completion ]]; then offered=; fi
+      ;;
+    esac
+  fi
+  COMPREPLY=($(compgen -W "$offered" -- "$cur"))
+}
+complete -o default -F _jaxclf jaxclf
+"""
+_ZSH = "autoload -Uz compinit bashcompinit\n(( $+functions[compdef] )) || compinit\nbashcompinit\n"
+
+
+def completion(shell: Annotated[Literal["bash", "zsh"], tyro.conf.Positional, positional("{bash,zsh}")], /) -> Work:
+    """Print a script for your shell, with which the tabulator key completes commands, flags and their values.
+
+    Where bash-completion is installed, bash finds it by itself in ~/.local/share/bash-completion/completions/jaxclf.
+    Otherwise, and in zsh, save it anywhere and name it in ~/.bashrc or ~/.zshrc, after "source".
+
+    Example: jaxclf completion bash > jaxclf-completion.sh
+
+    Args:
+      shell: the shell it is for.
+    """
+    return functools.partial(_completion, shell)
+
+
+def _completion(shell: str) -> int:
+    print(completion_script(shell), end="")  # noqa: T201
+    return 0
+
+
+def completion_script(shell: str) -> str:
+    """The script for "bash" or "zsh"."""
+    from jaxclf.cli.commands import COMMANDS
+    from jaxclf.cli.weights import COMMANDS as WEIGHTS
+
+    commands = {**COMMANDS, **{f"weights {name}": command for name, command in WEIGHTS.items()}}
+    flags: dict[str, tuple[str, ...]] = {"weights": (*WEIGHTS, "--help"), "completion": ("bash", "zsh", "--help")}
+    values: dict[str, tuple[str, ...]] = {}
+    for name, command in commands.items():
+        known = command_flags(command)
+        flags.setdefault(name, (*known, *COMMON))
+        values |= {f"{name} {flag}": choices for flag, choices in known.items() if choices}
+    parts = {
+        "@COMMANDS@": " ".join(COMMANDS),
+        "@GROUPS@": "weights",
+        "@VALUES@": _cases(values, "    "),
+        "@FLAGS@": _cases(flags, "      "),
+    }
+    script = _SCRIPT
+    for name, text in parts.items():
+        script = script.replace(name, text)
+    return f"# Completion for {shell}, from `jaxclf completion {shell}`.\n{_ZSH if shell == 'zsh' else ''}{script}"
+
+
+def _cases(words: Mapping[str, tuple[str, ...]], indent: str) -> str:
+    """Branches of a shell's `case`; patterns with the same words share one."""
+    patterns: dict[tuple[str, ...], list[str]] = {}
+    for pattern, of in words.items():
+        patterns.setdefault(of, []).append(f'"{pattern}"')
+    return "\n".join(f'{indent}{"|".join(shared)}) offered="{" ".join(of)}" ;;' for of, shared in patterns.items())
+
+
+def command_flags(command: Callable[..., Any]) -> dict[str, tuple[str, ...]]:
+    """Flag -> the values it can have, where these are few and known; by the command's signature.
+
+    >>> def fit(data: Annotated[str, tyro.conf.Positional], /, lr_rule: Literal["valley", "steep"], plan: bool): ...
+    >>> command_flags(fit)
+    {'--lr-rule': ('valley', 'steep'), '--plan': ()}
+    """
+    return {f"--{name.replace('_', '-')}": _known_values(name, hint) for name, hint in _parameters(command)}
+
+
+def _parameters(command: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
+    """(name, type) of what is a flag. A dataclass stands for its fields, as `Settings` does."""
+    hints = typing.get_type_hints(command, include_extras=True)
+    for name, parameter in inspect.signature(command).parameters.items():
+        hint = hints[name]
+        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY or tyro.conf.Positional in typing.get_args(hint):
+            continue
+        bare = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+        if dataclasses.is_dataclass(bare):
+            yield from typing.get_type_hints(bare).items()
+        else:
+            yield name, bare
+
+
+def _known_values(name: str, hint: Any) -> tuple[str, ...]:
+    from jaxclf.models import list_archs
+    from jaxclf.recipes import RECIPES
+
+    if name in ("arch", "recipe"):
+        return tuple(list_archs() if name == "arch" else RECIPES)
+    return tuple(dict.fromkeys(_literals(hint)))
+
+
+def _literals(hint: Any) -> Iterator[str]:
+    if typing.get_origin(hint) is Literal:
+        yield from map(str, typing.get_args(hint))
+    else:
+        for inner in typing.get_args(hint):
+            yield from _literals(inner)

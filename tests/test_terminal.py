@@ -1,0 +1,174 @@
+"""What a run says of itself: sentences, progress, warnings; plain lines where there is no terminal."""
+
+import dataclasses
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from jaxclf import report as report_module
+from jaxclf.cli import report
+from jaxclf.cli.terminal import Terminal, better_step, describe_phase, is_eight_steps
+from jaxclf.config import Phase, Settings
+from jaxclf.data.check import check_data
+from jaxclf.data.drawings import write_drawings
+from jaxclf.evaluation import evaluate_run
+from jaxclf.loop import Progress
+from jaxclf.recipe import run_recipe
+from jaxclf.recipes import eight_steps, head_only, two_phase
+from jaxclf.runs import load_run
+
+#: The heading of a report's data check.
+FOUND = "Check of 26 pictures: 0 errors"
+SETTINGS = Settings(arch="resnet10t", weights="none", image_size=32, batch_size=8, tta_views=0)
+
+
+@pytest.fixture(scope="module")
+def drawings(tmp_path_factory):
+    return write_drawings(tmp_path_factory.mktemp("terminal") / "drawings", num_train=16, num_valid=10, size=40)
+
+
+@pytest.fixture(scope="module")
+def run_folder(drawings, tmp_path_factory):
+    out = tmp_path_factory.mktemp("terminal") / "run"
+    run_recipe(drawings, out, two_phase(SETTINGS, epochs=1))
+    return out
+
+
+def listening(**options) -> tuple[Terminal, io.StringIO]:
+    seen = io.StringIO()
+    return Terminal(Console(file=seen, highlight=False, soft_wrap=True, width=200, **options)), seen
+
+
+def test_the_eight_steps_in_words():
+    recipe = eight_steps(Settings())
+    phases = [
+        dataclasses.replace(phase, lrs=(0.0001, 0.001, 0.01), lr_from="given") for phase in recipe.phases
+    ]  # fmt: skip
+    terminal, seen = listening()
+    for number, phase in enumerate(phases):
+        with terminal.phase(phase, number, len(phases)):
+            pass
+    assert seen.getvalue().splitlines() == [
+        "phase 1 of 3, 'head, precomputed' (steps 1 to 3): only the head learns, the body stays as it is, from what "
+        "the frozen layers make of each picture, computed once (at pooled, no augmentation); rate 0.01, "
+        "epochs 1 + 1 = 2, each cycle falling to 0",
+        "phase 2 of 3, 'head, augmented' (step 4): only the head learns, the body stays as it is, from pictures "
+        "altered anew every time (side_on); rate 0.01, epochs 1 + 1 + 1 = 3, each cycle falling to 0",
+        "phase 3 of 3, 'all layers' (steps 5 to 8): all layers learn, from pictures altered anew every time (side_on); "
+        "rates 0.0001, 0.001, 0.01 from the first layers to the head, epochs 1 + 2 + 4 = 7, each cycle falling to 0; "
+        "the best epoch is kept",
+    ]
+
+
+def test_other_recipes_have_no_step_numbers():
+    for recipe in (head_only(Settings(), lr=0.1), two_phase(Settings(), lr=0.1), two_phase(SETTINGS)):
+        count = len(recipe.phases)
+        assert not any(is_eight_steps(phase, number, count) for number, phase in enumerate(recipe.phases))
+    frozen = Phase("x", lrs=(0.1,), frozen=("stem", "stage1"), augment="none")
+    assert describe_phase(frozen) == "frozen stem to stage1, the later layers learn; rate 0.1, epochs 1"
+    assert "4 altered views of each picture, computed once (at stage2)" in describe_phase(
+        dataclasses.replace(frozen, frozen=("stem", "stage1", "stage2"), cut="stage2", num_views=4, augment="side_on")
+    )
+
+
+def step(name, loss, difference=None):
+    return {"name": name, "loss": loss} | ({"loss_difference": difference} if difference else {})
+
+
+def test_a_step_that_was_better_than_the_last_is_named():
+    steps = [step("head", 0.3), step("augmented", 0.2, [-0.1, 0.02]), step("all", 0.25, [0.05, 0.01])]
+    views = step("test-time augmentation", 0.1, [-0.15, 0.01])
+    said = better_step({"steps": [*steps, views]})
+    assert said is not None and "'augmented' had a lower validation loss than the last phase, 'all'" in said
+    assert "0.2000, not 0.2500 (paired difference +0.0500, standard error 0.0100);" in said
+    steps[-1] = step("all", 0.25, [0.05, 0.04])
+    assert "which may be chance" in better_step({"steps": steps})
+    assert better_step({"steps": [steps[0], steps[1], views]}) is None
+    assert better_step({"steps": steps[:1]}) is None
+    first = better_step({"steps": [step("head", 0.1), steps[1], steps[2]]})
+    assert first is not None and first.startswith("'head'") and "paired" not in first
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"force_terminal": True, "_environ": {"TERM": "dumb"}}],
+    ids=["no terminal", "dumb"],
+)
+def test_nothing_but_plain_lines_without_a_terminal(options):
+    terminal, seen = listening(**options)
+    with terminal.task("decoding", 3) as advance:
+        advance(1, 3)
+        terminal.note("[a] note")
+    with terminal.phase(Phase("head", lrs=(0.1,)), 0, 1) as on_step:
+        on_step(Progress(1, 4, 8, {"epoch": 0, "step": 0, "loss": 1.0, "lrs": [0.1]}))
+    assert "\x1b" not in seen.getvalue() and "\r" not in seen.getvalue()
+    assert seen.getvalue().splitlines()[0] == "[a] note"
+
+
+def test_no_colours_where_they_are_not_wanted():
+    terminal, seen = listening(force_terminal=True, no_color=True, _environ={"TERM": "xterm-256color"})
+    with terminal.task("decoding", 3) as advance:
+        advance(3, 3)
+    drawn = seen.getvalue()
+    assert "decoding" in drawn and "3/3" in drawn and "\x1b[3" not in drawn and "\x1b[9" not in drawn
+
+
+def test_a_task_learns_its_size_from_its_progress():
+    terminal, seen = listening(force_terminal=True, _environ={"TERM": "xterm"})
+    with terminal.task("checking", 1) as advance:
+        advance(5, 20)
+    assert "5/20" in seen.getvalue()
+
+
+def test_evaluation_counts_every_picture_twice(run_folder, drawings):
+    seen = []
+    evaluate_run(load_run(run_folder), drawings, on_progress=lambda *at: seen.append(at))
+    assert [total for _, total in seen] == [20] * len(seen)
+    done = [done for done, _ in seen]
+    assert done == sorted(done) and done[:10] == list(range(1, 11)) and done[10:] == [18, 20]
+
+
+def test_the_report_at_the_end_has_the_data_check(run_folder, drawings):
+    terminal, seen = listening()
+    report.make_report(run_folder, drawings, terminal)
+    assert seen.getvalue() == ""
+    kept = json.loads((run_folder / "check.json").read_text())
+    assert kept == json.loads(json.dumps(check_data(drawings).to_dict()))
+    assert FOUND in (run_folder / "report.html").read_text()
+    report_module.write_report(run_folder)
+    assert FOUND in (run_folder / "report.html").read_text(), "a later report finds what was kept"
+
+
+def test_a_failing_report_is_a_warning(run_folder, drawings, monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("no space left")
+
+    monkeypatch.setattr(report_module, "write_report", broken)
+    monkeypatch.setattr(report, "check_for_report", broken)
+    terminal, seen = listening()
+    report.make_report(run_folder, drawings, terminal)
+    assert seen.getvalue().splitlines() == [
+        f"warning: the photos could not be checked: no space left; `jaxclf report {run_folder} {drawings} --check` "
+        "does it",
+        f"warning: the report could not be written: no space left; `jaxclf report {run_folder} {drawings}` tries again",
+    ]
+
+
+def test_many_photos_are_not_checked_unasked(run_folder, drawings, monkeypatch):
+    monkeypatch.setattr(report, "MAX_CHECKED", 25)
+    monkeypatch.setattr(report_module, "write_report", lambda *args, **kwargs: None)
+    terminal, seen = listening()
+    report.make_report(run_folder, drawings, terminal)
+    assert "not checked" in seen.getvalue() and f"jaxclf report {run_folder} {drawings} --check" in seen.getvalue()
+
+
+def test_what_is_wrong_with_the_photos_is_said(run_folder, drawings, tmp_path, monkeypatch):
+    monkeypatch.setattr(report_module, "write_report", lambda *args, **kwargs: None)
+    data = write_drawings(tmp_path / "copies", num_train=4, num_valid=4, size=40)
+    pictures = {part: sorted((data / part / "cat").iterdir())[0] for part in ("train", "valid")}
+    pictures["valid"].write_bytes(pictures["train"].read_bytes())
+    terminal, seen = listening()
+    report.make_report(run_folder, data, terminal)
+    assert "the same file in train and valid" in seen.getvalue()
