@@ -1,0 +1,306 @@
+"""What a step costs, told from shapes alone: parameters, memory and FLOPs, before anything is compiled or run.
+
+Everything is read off JAX's traces of the network, forwards and backwards, on no array at all. FLOPs are those of
+convolutions and matrix products, two per multiply-add, padding included: the convention of published figures (resnet50
+at 224 pixels: 8.2 GFLOP a picture, "4.1 GMACs"). XLA's own count leaves out what meets padding and adds what is
+elementwise, a few per cent either way. How many of them a device does in a second is not told here.
+"""
+
+import functools
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+
+from jaxclf import schedules
+from jaxclf.config import Preprocess
+from jaxclf.models.classifier import Classifier, init_variables
+from jaxclf.models.resnet import CUTS
+from jaxclf.optim import make_optimizer
+from jaxclf.trees import MODULES, Tree, combine, num_parameters, partition
+
+#: What can be frozen and leaves something to train: nothing, the stem, .., the whole body.
+FREEZINGS = tuple(MODULES[:number] for number in range(len(MODULES)))
+
+
+class StepCost(NamedTuple):
+    """What one train step costs. Memory in bytes, for the whole batch.
+
+    Attributes:
+      frozen: the modules that are not trained.
+      start: the cut that the batches are cached at; None: they are pictures.
+      num_parameters: of the whole network.
+      num_trainable: of what is trained.
+      parameter_bytes: parameters and BatchNorm's running statistics, float32.
+      optimizer_bytes: the optimizer's state.
+      gradient_bytes: one gradient of what is trained.
+      activation_bytes: inputs and outputs of every convolution and matrix product that is trained, once each, as the
+        backward pass needs them, and those of the largest one for work. What lies between is elementwise and is
+        taken to be computed anew, as XLA's fusions do.
+      activation_bound: the same with all that JAX's linearisation keeps, nothing computed anew.
+      flops: of convolutions and matrix products, forwards and backwards.
+    """
+
+    frozen: tuple[str, ...]
+    start: str | None
+    num_parameters: int
+    num_trainable: int
+    parameter_bytes: int
+    optimizer_bytes: int
+    gradient_bytes: int
+    activation_bytes: int
+    activation_bound: int
+    flops: int
+
+    @property
+    def fixed_bytes(self) -> int:
+        """What does not depend on the batch: parameters, optimizer state, gradient."""
+        return self.parameter_bytes + self.optimizer_bytes + self.gradient_bytes
+
+
+def step_cost(
+    model: Classifier,
+    *,
+    image_size: int,
+    batch_size: int,
+    frozen: tuple[str, ...] = (),
+    start: str | None = None,
+    optimizer: str = "sgd",
+) -> StepCost:
+    """What a train step costs; its passes through the network are traced, and neither compiled nor run.
+
+    Memory is an estimate. On a CPU the compiler needs between `activation_bytes` and `activation_bound`, see
+    `tests/test_cost.py`; it may keep more than it must where it is faster so.
+
+    Args:
+      model: the classifier; its `dtype` is what activations are kept in.
+      image_size: side of the network's input, in pixels.
+      batch_size: pictures per step.
+      frozen: a prefix of `MODULES`.
+      start: the cut that cached activations come from; None: pictures.
+      optimizer: "sgd" or "adamw".
+
+    Raises:
+      ValueError: for an argument out of range, or nothing that is left to train.
+
+    >>> from jaxclf.models import create_classifier
+    >>> model = create_classifier("resnet10t", 2)
+    >>> full, head = (step_cost(model, image_size=64, batch_size=8, frozen=f) for f in (FREEZINGS[0], FREEZINGS[5]))
+    >>> head.num_trainable, round(head.flops / full.flops, 2)
+    (1026, 0.34)
+    """
+    _check(image_size, batch_size, frozen)
+    variables = abstract_variables(model)
+    trainable, _ = partition(variables["params"], frozen)
+    transformation = make_optimizer(
+        variables["params"], schedules.constant(), (1.0,), frozen=frozen, optimizer=optimizer
+    )
+    forward = [_forward(model, image_size, batch_size, frozen, *cuts) for cuts in _stretches(frozen, start)]
+    largest = max((sum(pair) for part in forward for pair in _product_bytes(part)), default=0)
+    kept = _kept_bytes(forward[-1])
+    both, residual_bytes = _backward(model, image_size, batch_size, frozen, start)
+    return StepCost(
+        frozen=frozen,
+        start=start,
+        num_parameters=num_parameters(variables["params"]),
+        num_trainable=num_parameters(trainable),
+        parameter_bytes=_num_bytes(variables),
+        optimizer_bytes=_num_bytes(jax.eval_shape(transformation.init, trainable)),
+        gradient_bytes=_num_bytes(trainable),
+        activation_bytes=kept + largest,
+        activation_bound=max(residual_bytes, kept) + largest,
+        flops=count_flops(both),
+    )
+
+
+def freezing_costs(
+    model: Classifier, *, image_size: int, batch_size: int, optimizer: str = "sgd"
+) -> tuple[StepCost, ...]:
+    """`step_cost` of every freezing, from nothing to the whole body; last, of the head on cached activations."""
+    cost = functools.partial(step_cost, model, image_size=image_size, batch_size=batch_size, optimizer=optimizer)
+    return *(cost(frozen=frozen) for frozen in FREEZINGS), cost(frozen=FREEZINGS[-1], start="pooled")
+
+
+def forward_flops(model: Classifier, *, image_size: int, start: str | None = None, stop: str | None = None) -> int:
+    """FLOPs of one picture in evaluation mode, whole or between two cuts: of a prediction, or of an extraction.
+
+    >>> from jaxclf.models import create_classifier
+    >>> round(forward_flops(create_classifier("resnet50", 1000), image_size=224) / 1e9, 2)
+    8.18
+    """
+    _check(image_size, 1, ())
+    return count_flops(_forward(model, image_size, 1, MODULES, start, stop))
+
+
+def count_flops(jaxpr: ClosedJaxpr | Jaxpr) -> int:
+    """FLOPs of the convolutions and matrix products of a trace, two per multiply-add.
+
+    A convolution of an input that was spread by zeros (the gradient of one with a stride) counts without the zeros.
+    Of the branches of a `cond` the dearest counts; a `scan` counts as often as it runs, a `while` once.
+
+    >>> x, kernel = jax.ShapeDtypeStruct((3, 5), "float32"), jax.ShapeDtypeStruct((5, 7), "float32")
+    >>> count_flops(jax.make_jaxpr(jax.numpy.dot)(x, kernel)) == 2 * 3 * 5 * 7
+    True
+    """
+    total = 0
+    for equation in _open(jaxpr).eqns:
+        inner = [count_flops(part) for part in _parts(equation)]
+        if equation.primitive.name == "cond":
+            total += max(inner)
+        elif equation.primitive.name == "scan":
+            total += equation.params["length"] * sum(inner)
+        else:
+            total += sum(inner) + _own_flops(equation)
+    return total
+
+
+def _own_flops(equation: JaxprEqn) -> int:
+    if equation.primitive.name not in ("conv_general_dilated", "dot_general"):
+        return 0
+    left, right = (variable.aval for variable in equation.invars)
+    dimensions = equation.params["dimension_numbers"]
+    if equation.primitive.name == "dot_general":
+        products = math.prod(left.shape[axis] for axis in dimensions[0][0])
+    else:
+        _, features, *spatial = (right.shape[axis] for axis in dimensions.rhs_spec)
+        products = features * math.prod(spatial)
+    spread = math.prod(equation.params.get("lhs_dilation") or ())
+    return 2 * equation.outvars[0].aval.size * products // spread
+
+
+def _open(jaxpr: ClosedJaxpr | Jaxpr) -> Jaxpr:
+    return jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr
+
+
+def _parts(equation: JaxprEqn) -> Iterator[Jaxpr]:
+    """The traces within an equation: of a jitted function, a loop's body, branches."""
+    for value in equation.params.values():
+        for part in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(part, ClosedJaxpr | Jaxpr):
+                yield _open(part)
+
+
+def _products(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
+    """The convolutions and matrix products of a trace, in order."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("conv_general_dilated", "dot_general"):
+            yield equation
+        for part in _parts(equation):
+            yield from _products(part)
+
+
+def _product_bytes(jaxpr: ClosedJaxpr) -> list[tuple[int, int]]:
+    """Bytes of the input and the output of every product."""
+    return [
+        (_num_bytes(equation.invars[0].aval), _num_bytes(equation.outvars[0].aval))
+        for equation in _products(jaxpr.jaxpr)
+    ]
+
+
+def _kept_bytes(jaxpr: ClosedJaxpr) -> int:
+    """Bytes of the inputs and outputs of all products; what several read counts once."""
+    kept = {id(v): v for e in _products(jaxpr.jaxpr) for v in (e.invars[0], e.outvars[0])}
+    return sum(_num_bytes(variable.aval) for variable in kept.values())
+
+
+def _backward(
+    model: Classifier, image_size: int, batch_size: int, frozen: tuple[str, ...], start: str | None
+) -> tuple[ClosedJaxpr, int]:
+    """The trace of the loss and its gradient, and the bytes of all that is kept from one for the other."""
+    variables = abstract_variables(model)
+    trainable, fixed = partition(variables["params"], frozen)
+    inputs = _abstract_inputs(model, image_size, batch_size, start)
+
+    def gradient(trainable: Tree, fixed: Tree, batch_stats: Tree, inputs: jax.Array, key: jax.Array) -> Any:
+        def total(trainable: Tree) -> tuple[jax.Array, Any]:
+            logits, updated = _apply_train(model, combine(fixed, trainable), batch_stats, inputs, key, frozen, start)
+            return logits.sum(), updated
+
+        value, backward, _ = jax.vjp(total, trainable, has_aux=True)
+        return jax.tree.leaves(backward), backward(jnp.ones_like(value))
+
+    key = _abstract_key()
+    traced, shapes = jax.make_jaxpr(gradient, return_shape=True)(
+        trainable, fixed, variables["batch_stats"], inputs, key
+    )
+    given = {id(variable) for variable in (*traced.jaxpr.invars, *traced.jaxpr.constvars)}
+    residuals = [v for v in traced.jaxpr.outvars[: len(shapes[0])] if not isinstance(v, Literal)]
+    return traced, _num_bytes([v.aval for v in {id(v): v for v in residuals if id(v) not in given}.values()])
+
+
+def _forward(
+    model: Classifier,
+    image_size: int,
+    batch_size: int,
+    frozen: tuple[str, ...],
+    start: str | None,
+    stop: str | None,
+) -> ClosedJaxpr:
+    """The trace of a stretch of the network; what is not frozen, as it runs in training."""
+    variables = abstract_variables(model)
+    apply = functools.partial(_apply_train, model, frozen=frozen, start=start, stop=stop)
+    inputs = _abstract_inputs(model, image_size, batch_size, start)
+    return jax.make_jaxpr(apply)(variables["params"], variables["batch_stats"], inputs, _abstract_key())
+
+
+def _apply_train(
+    model: Classifier,
+    params: Tree,
+    batch_stats: Tree,
+    inputs: jax.Array,
+    key: jax.Array,
+    frozen: tuple[str, ...],
+    start: str | None,
+    stop: str | None = None,
+) -> Any:
+    return model.apply(
+        {"params": params, "batch_stats": batch_stats},
+        inputs,
+        train=True,
+        frozen=frozen,
+        start=start,
+        stop=stop,
+        mask=jnp.ones(len(inputs)),
+        rngs={"dropout": key},
+        mutable=["batch_stats"],
+    )
+
+
+def _stretches(frozen: tuple[str, ...], start: str | None) -> list[tuple[str | None, str | None]]:
+    """(start, stop) of what runs forward only, if anything does, and of what is trained."""
+    cut = CUTS[len(frozen) - 1] if frozen else None
+    cut = "pooled" if cut == CUTS[-2] else cut
+    return [(None, None)] if cut is None else [(cut, None)] if start == cut else [(start, cut), (cut, None)]
+
+
+@functools.lru_cache(maxsize=8)
+def abstract_variables(model: Classifier) -> Any:
+    """Shapes and types of a classifier's variables."""
+    return jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
+
+
+def _abstract_inputs(model: Classifier, image_size: int, batch_size: int, start: str | None) -> jax.ShapeDtypeStruct:
+    """A normalised batch: pictures, or activations at `start`."""
+    pictures = jax.ShapeDtypeStruct((batch_size, image_size, image_size, model.config.in_channels), jnp.float32)
+    if start is None:
+        return pictures
+    return jax.eval_shape(functools.partial(model.apply, stop=start), abstract_variables(model), pictures)
+
+
+def _abstract_key() -> Any:
+    return jax.eval_shape(lambda: jax.random.key(0))
+
+
+def _check(image_size: int, batch_size: int, frozen: tuple[str, ...]) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be at least 1")
+    if "head" in frozen:
+        raise ValueError(f"frozen={frozen!r} holds the head too: nothing is left to train")
+    Preprocess(image_size=image_size)  # raises for a size out of range
+
+
+def _num_bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
