@@ -32,7 +32,9 @@ LAYERS = {
     **dict.fromkeys(("models", "data"), 1),
     **dict.fromkeys(("weights", "groups", "optim"), 2),
     **dict.fromkeys(("state", "steps", "phases", "inference", "checkpoint", "loop", "scanned"), 3),
-    **dict.fromkeys(("analysis", "cost", "export", "features", "gradcam", "lr_finder", "plots", "runs", "sweep", "tta"), 4),
+    **dict.fromkeys(
+        ("analysis", "cost", "export", "features", "gradcam", "lr_finder", "plots", "runs", "sweep", "tta"), 4
+    ),
     **dict.fromkeys(("recipes", "setup", "training", "phase_costs", "scoring", "recipe", "evaluation", "report"), 5),
     "cli": 6,
     "__main__": 7,

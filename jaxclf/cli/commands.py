@@ -11,6 +11,7 @@ import tyro
 
 from jaxclf.cli.arguments import DataArgument, RunArgument, UsageError, Work
 from jaxclf.cli.check import check
+from jaxclf.cli.cost import cost
 from jaxclf.cli.export import export
 from jaxclf.cli.find_lr import find_lr
 from jaxclf.cli.predict import predict
@@ -190,6 +191,7 @@ COMMANDS: dict[str, Callable[..., Work]] = {
     "predict": predict,
     "export": export,
     "check": check,
+    "cost": cost,
     "report": report,
     "weights": weights,
     "demo": demo,

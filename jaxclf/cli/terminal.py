@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from jaxclf.cli.units import describe_flops
 from jaxclf.config import Phase, Recipe
 from jaxclf.loop import Progress as FitProgress
 from jaxclf.loop import Row
+from jaxclf.phase_costs import PhaseCost
 from jaxclf.runs import CONTENTS
 from jaxclf.setup import Observer
 from jaxclf.trees import MODULES
@@ -102,12 +104,11 @@ class Terminal(Observer):
         )
         self.note(f"  epoch {row['epoch'] + 1:2d}  train loss {row['train_loss']:.4f}{valid}")
 
-    def show_plan(self, recipe: Recipe) -> None:
-        """Prints the phases of a recipe."""
-        table = Table(
-            "phase", "frozen", "from", "rates", "epochs", "augmentation", title=f"{recipe.arch}, {recipe.image_size} px"
-        )
-        for phase in recipe.phases:
+    def show_plan(self, recipe: Recipe, costs: Sequence[PhaseCost] | None = None) -> None:
+        """Prints the phases of a recipe, and what each is estimated to cost where `costs` says it."""
+        columns = ("phase", "frozen", "from", "rates", "epochs", "augmentation", *(["cost"] if costs else []))
+        table = Table(*columns, title=f"{recipe.arch}, {recipe.image_size} px")
+        for number, phase in enumerate(recipe.phases):
             table.add_row(
                 phase.name,
                 describe_frozen(phase),
@@ -115,8 +116,15 @@ class Terminal(Observer):
                 describe_rates(phase),
                 describe_cycles(phase),
                 phase.augment,
+                *([describe_cost(costs[number])] if costs else []),
             )
         self.console.print(table)
+        if costs:
+            whole = PhaseCost("", sum(cost.flops for cost in costs), sum(cost.full_epochs for cost in costs))
+            self.note(
+                f"cost: at most {describe_cost(whole)} together, in epochs of training the whole network at "
+                f"{recipe.image_size} px; an estimate from FLOPs, without decoding and augmentation"
+            )
 
     def show_summary(self, summary: dict[str, Any]) -> None:
         """Prints what each phase brought and the run's figures."""
@@ -171,6 +179,12 @@ def describe_rates(phase: Phase) -> str:
     rates = ", ".join(f"{lr:.3g}" for lr in phase.lrs)
     sources = {"given": rates, "find": f"from find_lr x {rates}", "previous": f"as before x {rates}"}
     return rates if len(set(phase.lrs)) > 1 and phase.lr_from == "given" else sources[phase.lr_from]
+
+
+def describe_cost(cost: PhaseCost) -> str:
+    """An estimated cost, in epochs of training the whole network and in FLOPs."""
+    epochs = f"{cost.full_epochs:.1f}" if cost.full_epochs >= 0.95 else f"{cost.full_epochs:.2g}"
+    return f"{epochs} ({describe_flops(cost.flops)})"
 
 
 def describe_cycles(phase: Phase) -> str:
