@@ -20,7 +20,7 @@ from jaxclf.config import Preprocess
 from jaxclf.models.classifier import Classifier, init_variables
 from jaxclf.models.resnet import CUTS
 from jaxclf.optim import make_optimizer
-from jaxclf.trees import MODULES, Tree, combine, num_parameters, partition
+from jaxclf.trees import MODULES, Tree, combine, cut_prefix, num_parameters, partition
 
 #: What can be frozen and leaves something to train: nothing, the stem, .., the whole body.
 FREEZINGS = tuple(MODULES[:number] for number in range(len(MODULES)))
@@ -92,7 +92,7 @@ def step_cost(
     >>> head.num_trainable, round(head.flops / full.flops, 2)
     (1026, 0.33)
     """
-    _check(image_size, batch_size, frozen)
+    _check(image_size, batch_size, frozen, start)
     variables = abstract_variables(model)
     trainable, _ = partition(variables["params"], frozen)
     transformation = make_optimizer(
@@ -133,7 +133,7 @@ def step_flops(
     start: str | None = None,
 ) -> int:
     """The FLOPs alone of `step_cost`, which see."""
-    _check(image_size, batch_size, frozen)
+    _check(image_size, batch_size, frozen, start)
     return count_flops(_backward(model, image_size, batch_size, frozen, start)[0])
 
 
@@ -144,7 +144,7 @@ def forward_flops(model: Classifier, *, image_size: int, start: str | None = Non
     >>> round(forward_flops(create_classifier("resnet50", 1000), image_size=224) / 1e9, 2)
     8.18
     """
-    _check(image_size, 1, ())
+    _check(image_size, 1, (), None)
     return count_flops(_forward(model, image_size, 1, MODULES, start, stop))
 
 
@@ -312,11 +312,13 @@ def _abstract_key() -> Any:
     return jax.eval_shape(lambda: jax.random.key(0))
 
 
-def _check(image_size: int, batch_size: int, frozen: tuple[str, ...]) -> None:
+def _check(image_size: int, batch_size: int, frozen: tuple[str, ...], start: str | None) -> None:
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be at least 1")
     if "head" in frozen:
         raise ValueError(f"frozen={frozen!r} holds the head too: nothing is left to train")
+    if cut_prefix(start) != frozen[: len(cut_prefix(start))]:
+        raise ValueError(f"start={start!r}: what lies below must be frozen, and frozen={frozen!r} trains some of it")
     Preprocess(image_size=image_size)  # raises for a size out of range
 
 
