@@ -144,6 +144,13 @@ def test_activations_by_hand():
     assert twice.activation_bytes == 2 * full.activation_bytes and twice.fixed_bytes == full.fixed_bytes
 
 
+def test_parameters_are_no_activations():
+    """The concat head has a large kernel, which its backward pass reads; one example has few activations."""
+    model = create_classifier("resnet10t", 3, head="concat")
+    row = cost.step_cost(model, image_size=32, batch_size=1, frozen=MODULES[:5], start="pooled")
+    assert row.activation_bytes <= row.activation_bound < row.gradient_bytes / 10
+
+
 @pytest.mark.parametrize(
     ("number", "start", "image_size"),
     [(4, "stage3", 256), pytest.param(0, None, SIZE, marks=pytest.mark.slow)],
