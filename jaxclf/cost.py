@@ -72,8 +72,8 @@ def step_cost(
 ) -> StepCost:
     """What a train step costs; its passes through the network are traced, and neither compiled nor run.
 
-    Memory is an estimate. On a CPU the compiler needs between `activation_bytes` and `activation_bound`, see
-    `tests/test_cost.py`; it may keep more than it must where it is faster so.
+    Memory is an estimate. In eight cases compiled for a CPU (three networks, float32, 32 to 96 pixels) the
+    compiler took, beside the gradient, .7 to 2.1 times `activation_bytes`, and never as much as `activation_bound`.
 
     Args:
       model: the classifier; its `dtype` is what activations are kept in.
