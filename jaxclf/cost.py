@@ -7,16 +7,15 @@ elementwise, a few per cent either way. How many of them a device does in a seco
 """
 
 import functools
-import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.extend.core import ClosedJaxpr, Literal
 
 from jaxclf import schedules
 from jaxclf.config import Preprocess
+from jaxclf.flops import count_flops, products
 from jaxclf.models.classifier import Classifier, init_variables
 from jaxclf.models.resnet import CUTS
 from jaxclf.optim import make_optimizer
@@ -72,8 +71,8 @@ def step_cost(
 ) -> StepCost:
     """What a train step costs; its passes through the network are traced, and neither compiled nor run.
 
-    Memory is an estimate. In eight cases compiled for a CPU (three networks, float32, 32 to 96 pixels) the
-    compiler took, beside the gradient, .7 to 2.1 times `activation_bytes`, and never as much as `activation_bound`.
+    Memory is an estimate. In a dozen cases compiled for a CPU (three networks, float32, 32 to 96 pixels) the
+    compiler took, beside the gradient, .7 to 2.1 times `activation_bytes`, and about `activation_bound` at most.
 
     Args:
       model: the classifier; its `dtype` is what activations are kept in.
@@ -148,79 +147,14 @@ def forward_flops(model: Classifier, *, image_size: int, start: str | None = Non
     return count_flops(_forward(model, image_size, 1, MODULES, start, stop))
 
 
-def count_flops(jaxpr: ClosedJaxpr | Jaxpr) -> int:
-    """FLOPs of the convolutions and matrix products of a trace, two per multiply-add.
-
-    A convolution of an input that was spread by zeros (the gradient of one with a stride) counts without the zeros.
-    Of the branches of a `cond` the dearest counts; a `scan` counts as often as it runs, a `while` once.
-
-    >>> x, kernel = jax.ShapeDtypeStruct((3, 5), "float32"), jax.ShapeDtypeStruct((5, 7), "float32")
-    >>> count_flops(jax.make_jaxpr(jax.numpy.dot)(x, kernel)) == 2 * 3 * 5 * 7
-    True
-    """
-    total = 0
-    for equation in _open(jaxpr).eqns:
-        inner = [count_flops(part) for part in _parts(equation)]
-        if equation.primitive.name == "cond":
-            total += max(inner)
-        elif equation.primitive.name == "scan":
-            total += equation.params["length"] * sum(inner)
-        else:
-            total += sum(inner) + _own_flops(equation)
-    return total
-
-
-def _own_flops(equation: JaxprEqn) -> int:
-    if equation.primitive.name not in ("conv_general_dilated", "dot_general"):
-        return 0
-    left, right, out = (_aval(variable) for variable in (*equation.invars, equation.outvars[0]))
-    dimensions = equation.params["dimension_numbers"]
-    if equation.primitive.name == "dot_general":
-        products = math.prod(left.shape[axis] for axis in dimensions[0][0])
-    else:
-        _, features, *spatial = (right.shape[axis] for axis in dimensions.rhs_spec)
-        products = features * math.prod(spatial)
-    spread = math.prod(equation.params.get("lhs_dilation") or ())
-    return 2 * out.size * products // spread
-
-
-def _aval(variable: Any) -> Any:
-    """Shape and type of a trace's variable."""
-    return variable.aval
-
-
-def _open(jaxpr: ClosedJaxpr | Jaxpr) -> Jaxpr:
-    return jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr
-
-
-def _parts(equation: JaxprEqn) -> Iterator[Jaxpr]:
-    """The traces within an equation: of a jitted function, a loop's body, branches."""
-    for value in equation.params.values():
-        for part in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(part, ClosedJaxpr | Jaxpr):
-                yield _open(part)
-
-
-def _products(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
-    """The convolutions and matrix products of a trace, in order."""
-    for equation in jaxpr.eqns:
-        if equation.primitive.name in ("conv_general_dilated", "dot_general"):
-            yield equation
-        for part in _parts(equation):
-            yield from _products(part)
-
-
 def _product_bytes(jaxpr: ClosedJaxpr) -> list[tuple[int, int]]:
     """Bytes of the input and the output of every product."""
-    return [
-        (_num_bytes(equation.invars[0].aval), _num_bytes(equation.outvars[0].aval))
-        for equation in _products(jaxpr.jaxpr)
-    ]
+    return [(_num_bytes(equation.invars[0].aval), _num_bytes(equation.outvars[0].aval)) for equation in products(jaxpr)]
 
 
 def _kept_bytes(jaxpr: ClosedJaxpr) -> int:
     """Bytes of the inputs and outputs of all products; what several read counts once."""
-    kept = {id(v): v for e in _products(jaxpr.jaxpr) for v in (e.invars[0], e.outvars[0])}
+    kept = {id(v): v for e in products(jaxpr) for v in (e.invars[0], e.outvars[0])}
     return sum(_num_bytes(variable.aval) for variable in kept.values())
 
 

@@ -19,6 +19,7 @@ LAYERS = {
             "config",
             "export_file",
             "files",
+            "flops",
             "losses",
             "lr_curve",
             "metrics",
