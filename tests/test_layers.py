@@ -19,6 +19,7 @@ LAYERS = {
             "config",
             "export_file",
             "files",
+            "flops",
             "interruption",
             "losses",
             "lr_curve",
@@ -35,10 +36,13 @@ LAYERS = {
     **dict.fromkeys(
         ("state", "steps", "phases", "inference", "checkpoint", "loop", "scanned", "snapshot", "run_folder"), 3
     ),
-    **dict.fromkeys(("analysis", "export", "features", "gradcam", "lr_finder", "plots", "runs", "sweep", "tta"), 4),
+    **dict.fromkeys(
+        ("analysis", "cost", "export", "features", "gradcam", "lr_finder", "plots", "runs", "sweep", "tta"), 4
+    ),
     **dict.fromkeys(
         (
             "recipes",
+            "phase_costs",
             "setup",
             "training",
             "scoring",

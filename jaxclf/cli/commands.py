@@ -10,6 +10,7 @@ from typing import Literal
 from jaxclf.cli.arguments import DataArgument, RunArgument, UsageError, Work
 from jaxclf.cli.check import check
 from jaxclf.cli.completion import completion
+from jaxclf.cli.cost import cost
 from jaxclf.cli.export import export
 from jaxclf.cli.find_lr import find_lr
 from jaxclf.cli.fit import fit
@@ -97,6 +98,7 @@ COMMANDS: dict[str, Callable[..., Work]] = {
     "predict": predict,
     "export": export,
     "check": check,
+    "cost": cost,
     "report": report,
     "weights": weights,
     "demo": demo,

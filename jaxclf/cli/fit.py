@@ -82,7 +82,9 @@ def _fit(
 ) -> int:
     from jaxclf.cli.report import make_report
     from jaxclf.cli.terminal import Terminal
+    from jaxclf.data.splits import open_data
     from jaxclf.interruption import StopSignals
+    from jaxclf.phase_costs import phase_costs
     from jaxclf.recipe import run_recipe
     from jaxclf.resume import read_request
     from jaxclf.run_folder import REPORT, SUMMARY
@@ -92,7 +94,10 @@ def _fit(
     recipe = begun.recipe if begun is not None and no_flags else _recipe(recipe_name, settings, options)
     terminal = Terminal()
     if plan:
-        terminal.show_plan(recipe)
+        splits = open_data(data, valid_fraction=recipe.valid_fraction, seed=recipe.seed)
+        num_classes = len(splits.train.classes)
+        costs = phase_costs(recipe, len(splits.train), num_classes, num_valid=len(splits.valid))
+        terminal.show_plan(recipe, costs)
         return 0
     finished = keeping["resume"] and (Path(out) / SUMMARY).is_file() and (Path(out) / REPORT).is_file()
     with StopSignals() as stop:

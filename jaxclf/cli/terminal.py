@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from jaxclf.cli.units import describe_flops
 from jaxclf.config import Phase, Recipe
 from jaxclf.loop import Progress as FitProgress
 from jaxclf.loop import Row
+from jaxclf.phase_costs import PhaseCost
 from jaxclf.run_folder import CONTENTS
 from jaxclf.setup import Observer
 from jaxclf.trees import MODULES
 
+#: Columns of a terminal from which on a plan is printed as a table.
+PLAN_WIDTH = 120
 #: Skipped pictures that are listed on the terminal.
 MAX_SKIPPED = 10
 #: Names of the phases of "eight-steps", and which of fast.ai's steps each is.
@@ -109,21 +113,39 @@ class Terminal(Observer):
         )
         self.note(f"  epoch {row['epoch'] + 1:2d}  train loss {row['train_loss']:.4f}{valid}")
 
-    def show_plan(self, recipe: Recipe) -> None:
-        """Prints the phases of a recipe."""
-        table = Table(
-            "phase", "frozen", "from", "rates", "epochs", "augmentation", title=f"{recipe.arch}, {recipe.image_size} px"
-        )
-        for phase in recipe.phases:
-            table.add_row(
+    def show_plan(self, recipe: Recipe, costs: Sequence[PhaseCost] | None = None) -> None:
+        """Prints the phases of a recipe, and what each is estimated to cost where `costs` says it."""
+        columns = ("phase", "frozen", "from", "rates", "epochs", "augmentation", *(["cost"] if costs else []))
+        title = f"{recipe.arch}, {recipe.image_size} px"
+        rows = [
+            (
                 phase.name,
                 describe_frozen(phase),
                 f"activations at {phase.cut}" if phase.cut else f"pictures, {phase.image_size or recipe.image_size} px",
                 describe_rates(phase),
                 describe_cycles(phase),
                 phase.augment,
+                *([describe_cost(costs[number])] if costs else []),
             )
-        self.console.print(table)
+            for number, phase in enumerate(recipe.phases)
+        ]
+        if self.console.width >= PLAN_WIDTH:
+            table = Table(*columns, title=title)
+            for row in rows:
+                table.add_row(*row)
+            self.console.print(table)
+        else:  # seven columns would be cut to pieces
+            self.note(title)
+            for name, *values in rows:
+                self.note(name)
+                for column, value in zip(columns[1:], values, strict=True):
+                    self.note(f"  {column:13s} {value}")
+        if costs:
+            whole = PhaseCost("", sum(cost.flops for cost in costs), sum(cost.full_epochs for cost in costs))
+            self.note(
+                f"cost: at most {describe_cost(whole)} together, in epochs of training the whole network at "
+                f"{recipe.image_size} px; an estimate from FLOPs, without decoding and augmentation"
+            )
 
     def show_summary(self, summary: dict[str, Any]) -> None:
         """Prints what each phase brought and the run's figures."""
@@ -183,6 +205,12 @@ def describe_rates(phase: Phase) -> str:
     rates = ", ".join(f"{lr:.3g}" for lr in phase.lrs)
     sources = {"given": rates, "find": f"from find_lr x {rates}", "previous": f"as before x {rates}"}
     return rates if len(set(phase.lrs)) > 1 and phase.lr_from == "given" else sources[phase.lr_from]
+
+
+def describe_cost(cost: PhaseCost) -> str:
+    """An estimated cost, in epochs of training the whole network and in FLOPs."""
+    epochs = f"{cost.full_epochs:.1f}" if cost.full_epochs >= 0.95 else f"{cost.full_epochs:.2g}"
+    return f"{epochs} ({describe_flops(cost.flops)})"
 
 
 def describe_cycles(phase: Phase) -> str:

@@ -4,6 +4,10 @@ XLA's CPU convolution falls back to a naive loop on feature maps smaller than ab
 leave for the last stage: 3x3, 512 -> 512 channels, batch 32 on a 2 x 2 map takes 276 ms forwards and 583 ms with its
 gradients, as one matrix product 5 and 12 ms. A max-pool's gradient (select-and-scatter) takes 111 ms where that of nine
 shifted maxima takes 18. Measured by `benchmarks/small_maps.py`, see `benchmarks/results/`.
+
+The forms are the same on every platform, so a network computes by the same formulas wherever it is trained. GPU and TPU
+do convolutions on so small maps as matrix products anyway; `lax.platform_dependent` would give them the convolution
+back, at the price of a branch around each one, forwards and backwards.
 """
 
 from collections.abc import Sequence
