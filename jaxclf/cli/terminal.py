@@ -22,7 +22,7 @@ from jaxclf.setup import Observer
 from jaxclf.trees import MODULES
 
 #: Columns of a terminal from which on a plan is printed as a table.
-PLAN_WIDTH = 120
+PLAN_WIDTH = 150
 #: Skipped pictures that are listed on the terminal.
 MAX_SKIPPED = 10
 #: Names of the phases of "eight-steps", and which of fast.ai's steps each is.
