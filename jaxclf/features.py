@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxclf.array_file import ArrayOnDisk, ArrayWriter, open_array
 from jaxclf.augment import center_crop, make_augment, normalize, to_float
@@ -27,6 +28,7 @@ from jaxclf.data.decode import PRESIZE_RATIO
 from jaxclf.data.fingerprints import dataset_key, record_fingerprints
 from jaxclf.data.loader import Batch, Loader
 from jaxclf.inference import to_device
+from jaxclf.mesh import check_divisible, replicate
 from jaxclf.models.classifier import Classifier
 from jaxclf.models.resnet import CUTS
 from jaxclf.trees import cut_prefix, leaf_paths, partition
@@ -69,6 +71,7 @@ def extract_features(
     placement: Placement | Literal["auto"] = "auto",
     seed: int = 0,
     content: bool = False,
+    mesh: Mesh | None = None,
     on_progress: OnProgress | None = None,
 ) -> ActivationDataset:
     """The activations of a loader's pictures at a cut, in evaluation mode, kept where there is room.
@@ -98,35 +101,38 @@ def extract_features(
         device's memory, a quarter of the host's. On a CPU the two are one, and "auto" takes the device.
       seed: of the bank's draws.
       content: tell pictures apart by their content and not by path, size and time; see `record_fingerprints`.
+      mesh: devices that share each batch, see `jaxclf.mesh`; activations on the device are then on each of them.
       on_progress: called with (pictures done, pictures in all).
 
     Returns:
       The data set, for an `ActivationLoader`.
 
     Raises:
-      ValueError: for an argument out of range, a bank from a loader that is not presized, or an activation that is not
+      ValueError: for an argument out of range, a bank from a loader that is not presized, a batch size that
+        the devices cannot share evenly, or an activation that is not
         finite or too large for float16, naming the picture.
     """
     plan = make_plan(model, loader, cut=cut, num_views=num_views, augment=augment, dtype=dtype, seed=seed)
     if placement not in ("auto", *get_args(Placement)):
         raise ValueError(f"placement={placement!r} must be auto, {', '.join(get_args(Placement))}")
+    check_divisible(loader.batch_size, mesh)
     variables = _below(variables, cut)
     key = features_key(model, variables, loader, plan, content=content)
     shape = _row_shape(model, variables, loader, cut)
     rows = len(loader.kept) * num_views
     if placement == "auto":
-        placement = choose_placement(rows * math.prod(shape) * plan.dtype.itemsize)
+        placement = choose_placement(rows * math.prod(shape) * plan.dtype.itemsize, mesh)
     if placement == "disk" or cache_dir is not None:
         path = Path(cache_dir if cache_dir is not None else features_dir()) / f"{key[:32]}{SUFFIX}"
-        stored: Any = _on_disk(path, key, (rows, *shape), model, variables, loader, plan, on_progress)
+        stored: Any = _on_disk(path, key, (rows, *shape), model, variables, loader, plan, mesh, on_progress)
         if placement != "disk":
             stored = _loaded(stored, plan.dtype)
     else:
         stored = np.empty((rows, *shape), plan.dtype)
-        for numbers, values in _computed(model, variables, loader, plan, np.arange(rows), on_progress):
+        for numbers, values in _computed(model, variables, loader, plan, mesh, np.arange(rows), on_progress):
             stored[numbers] = values
     return ActivationDataset(
-        jax.device_put(stored) if placement == "device" else stored,
+        (jax.device_put(stored) if mesh is None else replicate(stored, mesh)) if placement == "device" else stored,
         loader.dataset.labels[loader.kept],
         classes=loader.classes,
         cut=cut,
@@ -211,12 +217,13 @@ def _matmul_precision() -> str:
     return str(config.jax_default_matmul_precision)
 
 
-def choose_placement(num_bytes: int) -> Placement:
-    """Where so many bytes are kept: on the device, else in the host's memory, else on disk."""
+def choose_placement(num_bytes: int, mesh: Mesh | None = None) -> Placement:
+    """Where so many bytes are kept: on the device (on each of a mesh), else in the host's memory, else on disk."""
     host = int(MEMORY_SHARE * physical_memory())
     device = jax.devices()[0]
     limit = (device.memory_stats() or {}).get("bytes_limit") if device.platform != "cpu" else None
-    if num_bytes <= (int(DEVICE_SHARE * limit) if limit else host):
+    copies = 1 if limit or mesh is None else mesh.size  # the devices of a CPU share its memory
+    if num_bytes * copies <= (int(DEVICE_SHARE * limit) if limit else host):
         return "device"
     return "host" if num_bytes <= host else "disk"
 
@@ -254,6 +261,7 @@ def _computed(
     variables: Mapping[str, Any],
     loader: Loader,
     plan: Plan,
+    mesh: Mesh | None,
     missing: np.ndarray,
     on_progress: OnProgress | None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -263,6 +271,7 @@ def _computed(
     were there before.
     """
     step = make_extract_step(model, loader, plan)
+    variables = replicate(variables, mesh)
     total, size = len(loader.kept), loader.batch_size
     wanted = np.zeros(total, bool)
     wanted[missing // plan.num_views] = True
@@ -287,7 +296,7 @@ def _computed(
         if on_progress is not None and view == plan.num_views - 1:
             on_progress(start + count, total)
 
-    for number, batch in enumerate(to_device(in_order), first):
+    for number, batch in enumerate(to_device(in_order, mesh=mesh), first):
         start = number * size
         if not wanted[start : start + size].any():
             continue
@@ -307,6 +316,7 @@ def _on_disk(
     variables: Mapping[str, Any],
     loader: Loader,
     plan: Plan,
+    mesh: Mesh | None,
     on_progress: OnProgress | None,
 ) -> ArrayOnDisk:
     """Opens the file, or builds it if it is missing, stale, cut short or damaged."""
@@ -315,7 +325,7 @@ def _on_disk(
         raw = _raw(plan.dtype)
         writer = ArrayWriter(path, shape, raw, key)
         try:
-            for numbers, values in _computed(model, variables, loader, plan, writer.missing, on_progress):
+            for numbers, values in _computed(model, variables, loader, plan, mesh, writer.missing, on_progress):
                 for number, row in zip(numbers, values.view(raw), strict=True):
                     writer.write(int(number), row)
             writer.finish({"cut": plan.cut, "views": plan.num_views, "augment": plan.augment, "dtype": plan.dtype.name})

@@ -7,25 +7,30 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxclf.data.activations import AnyLoader
 from jaxclf.data.loader import Batch
+from jaxclf.mesh import replicate, shard_batch
 from jaxclf.metrics import Predictions, summarize
 from jaxclf.models.classifier import Classifier
 from jaxclf.steps import PredictStep, make_predict_step
 
 
-def to_device(batches: Iterable[Batch], *, ahead: int = 2) -> Iterator[Batch]:
-    """Moves batches to the device `ahead` of their use, so that the copy overlaps with the computation."""
+def to_device(batches: Iterable[Batch], *, ahead: int = 2, mesh: Mesh | None = None) -> Iterator[Batch]:
+    """Moves batches to the device, or divides them among those of `mesh`, `ahead` of their use.
+
+    So the copy overlaps with the computation.
+    """
     batches = iter(batches)
     queue: collections.deque[Batch] = collections.deque()
     try:
         for batch in itertools.islice(batches, ahead):
-            queue.append(jax.device_put(batch))
+            queue.append(shard_batch(batch, mesh))
         while queue:
             current = queue.popleft()
             for batch in itertools.islice(batches, 1):
-                queue.append(jax.device_put(batch))
+                queue.append(shard_batch(batch, mesh))
             yield current
     finally:
         close = getattr(batches, "close", None)
@@ -34,7 +39,12 @@ def to_device(batches: Iterable[Batch], *, ahead: int = 2) -> Iterator[Batch]:
 
 
 def predict(
-    model: Classifier, variables: Mapping[str, Any], loader: AnyLoader, *, predict_step: PredictStep | None = None
+    model: Classifier,
+    variables: Mapping[str, Any],
+    loader: AnyLoader,
+    *,
+    predict_step: PredictStep | None = None,
+    mesh: Mesh | None = None,
 ) -> Predictions:
     """Runs a classifier over a loader's examples, in evaluation mode.
 
@@ -42,13 +52,15 @@ def predict(
       model, variables: the classifier.
       loader: made with `train=False`; of pictures or of cached activations.
       predict_step: from `make_predict_step` with `start=loader.cut`, when one is compiled already.
+      mesh: devices that share each batch, see `jaxclf.mesh`; None: the default device.
 
     Returns:
       One row per example, in the loader's order, padding removed. All logits are fetched at once, at the end.
     """
     step = predict_step or make_predict_step(model, preprocess=loader.preprocess, start=loader.cut)
+    variables = replicate(variables, mesh)
     logits, batches = [], []
-    for batch in to_device(loader):
+    for batch in to_device(loader, mesh=mesh):
         logits.append(step(variables, batch.inputs))
         batches.append((batch.labels, batch.mask, batch.index))
     fetched_logits, fetched = jax.device_get((logits, batches))
@@ -65,10 +77,11 @@ def evaluate(
     predict_step: PredictStep | None = None,
     multi_label: bool = False,
     threshold: float = 0.5,
+    mesh: Mesh | None = None,
 ) -> dict[str, float]:
     """`loss`, `accuracy` and `num_examples` over a loader's examples: sums and counts, divided once.
 
     With `multi_label`, photos have several labels: see `jaxclf.metrics.summarize`, which takes `threshold`.
     """
-    predictions = predict(model, variables, loader, predict_step=predict_step)
+    predictions = predict(model, variables, loader, predict_step=predict_step, mesh=mesh)
     return summarize(predictions, multi_label=multi_label, threshold=threshold)

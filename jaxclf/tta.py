@@ -6,12 +6,14 @@ from typing import Any, Literal, NamedTuple, get_args, overload
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxclf.augment import Augment, make_augment, normalize
 from jaxclf.config import Preprocess
 from jaxclf.data.activations import ActivationLoader, AnyLoader
 from jaxclf.data.loader import Loader
 from jaxclf.inference import predict, to_device
+from jaxclf.mesh import replicate
 from jaxclf.metrics import Predictions, label_probabilities, log_probabilities, probabilities
 from jaxclf.models.classifier import Classifier
 from jaxclf.steps import PredictStep
@@ -50,6 +52,7 @@ def predict_tta(
     return_views: Literal[False] = False,
     predict_step: PredictStep | None = None,
     view_step: ViewStep | None = None,
+    mesh: Mesh | None = None,
 ) -> Predictions: ...
 @overload
 def predict_tta(
@@ -66,6 +69,7 @@ def predict_tta(
     return_views: Literal[True],
     predict_step: PredictStep | None = None,
     view_step: ViewStep | None = None,
+    mesh: Mesh | None = None,
 ) -> tuple[Predictions, np.ndarray]: ...
 def predict_tta(
     model: Classifier,
@@ -81,6 +85,7 @@ def predict_tta(
     return_views: bool = False,
     predict_step: PredictStep | None = None,
     view_step: ViewStep | None = None,
+    mesh: Mesh | None = None,
 ) -> Predictions | tuple[Predictions, np.ndarray]:
     """Predicts by the plain picture and `num_views` augmented ones; fast.ai's default is the mean of 1 + 4.
 
@@ -97,6 +102,7 @@ def predict_tta(
       return_views: also return the probabilities of each view.
       predict_step: from `make_predict_step`, when one is compiled already.
       view_step: from `make_view_step`, likewise; `augment` is then not used.
+      mesh: devices that share each batch, see `jaxclf.mesh`; None: the default device.
 
     Returns:
       Predictions in the loader's order, whose logits are logarithms of the combined probabilities: see
@@ -118,6 +124,7 @@ def predict_tta(
         seed=seed,
         predict_step=predict_step,
         view_step=view_step,
+        mesh=mesh,
     )
     combined = combine_views(views, combine=combine, beta=beta, multi_label=multi_label)
     if not return_views:
@@ -135,6 +142,7 @@ def predict_views(
     seed: int = 0,
     predict_step: PredictStep | None = None,
     view_step: ViewStep | None = None,
+    mesh: Mesh | None = None,
 ) -> Views:
     """The logits of every view, not combined yet. Arguments and errors as `predict_tta`."""
     _check_loader(loader)
@@ -142,16 +150,16 @@ def predict_views(
         raise ValueError(f"num_views={num_views} must not be negative; 0 means the plain picture only")
     if isinstance(loader, ActivationLoader):
         shown = [loader.view(view) for view in range(num_views + 1)]
-        predictions = [predict(model, variables, view, predict_step=predict_step) for view in shown]
+        predictions = [predict(model, variables, view, predict_step=predict_step, mesh=mesh) for view in shown]
         return Views(np.stack([p.logits for p in predictions]), predictions[0].labels, predictions[0].index)
     if num_views > 0 and view_step is None:
         view_step = make_view_step(model, preprocess=loader.preprocess, augment=augment)
-    plain = predict(model, variables, loader, predict_step=predict_step)
+    plain = predict(model, variables, loader, predict_step=predict_step, mesh=mesh)
     if view_step is None or num_views == 0:
         return Views(plain.logits[None], plain.labels, plain.index)
-    key = jax.random.key(seed)
+    variables, key = replicate((variables, jax.random.key(seed)), mesh)
     logits, masks = [], []
-    for batch in to_device(_presized(loader, plain.index)):
+    for batch in to_device(_presized(loader, plain.index), mesh=mesh):
         logits.append([view_step(variables, batch.inputs, batch.index, key, view) for view in range(1, num_views + 1)])
         masks.append(batch.mask)
     fetched, fetched_masks = jax.device_get((logits, masks))
