@@ -28,7 +28,7 @@ from jaxclf.data.decode import PRESIZE_RATIO
 from jaxclf.data.fingerprints import dataset_key, record_fingerprints
 from jaxclf.data.loader import Batch, Loader
 from jaxclf.inference import to_device
-from jaxclf.mesh import check_divisible, replicate
+from jaxclf.mesh import check_divisible, fetch, replicate
 from jaxclf.models.classifier import Classifier
 from jaxclf.models.resnet import CUTS
 from jaxclf.trees import cut_prefix, leaf_paths, partition
@@ -96,7 +96,7 @@ def extract_features(
       dtype: to store in. "auto" is exact. float16 and bfloat16 halve float32, with a relative rounding error of at
         most 2^-11 and 2^-8 (`STORAGE_ERROR`).
       cache_dir: folder of the file; None keeps activations in memory only, unless they do not fit: then the file goes
-        to the user's cache folder.
+        to the user's cache folder. Several processes that share a mesh write no file.
       placement: "device", "host" or "disk"; "auto" takes the first of these in which they fit: a quarter of the
         device's memory, a quarter of the host's. On a CPU the two are one, and "auto" takes the device.
       seed: of the bank's draws.
@@ -112,7 +112,7 @@ def extract_features(
         the devices cannot share evenly, or an activation that is not
         finite or too large for float16, naming the picture.
     """
-    plan = make_plan(model, loader, cut=cut, num_views=num_views, augment=augment, dtype=dtype, seed=seed)
+    plan = make_plan(model, loader, cut=cut, num_views=num_views, augment=augment, dtype=dtype, seed=seed, mesh=mesh)
     if placement not in ("auto", *get_args(Placement)):
         raise ValueError(f"placement={placement!r} must be auto, {', '.join(get_args(Placement))}")
     check_divisible(loader.batch_size, mesh)
@@ -122,6 +122,10 @@ def extract_features(
     rows = len(loader.kept) * num_views
     if placement == "auto":
         placement = choose_placement(rows * math.prod(shape) * plan.dtype.itemsize, mesh)
+    if jax.process_count() > 1 and mesh is not None:
+        if placement == "disk":
+            raise ValueError("placement='disk': several processes keep activations in memory; give 'host' or 'device'")
+        cache_dir = None
     if placement == "disk" or cache_dir is not None:
         path = Path(cache_dir if cache_dir is not None else features_dir()) / f"{key[:32]}{SUFFIX}"
         stored: Any = _on_disk(path, key, (rows, *shape), model, variables, loader, plan, mesh, on_progress)
@@ -155,6 +159,7 @@ def make_plan(
     augment: AugmentName | None = None,
     dtype: StorageName = "auto",
     seed: int = 0,
+    mesh: Mesh | None = None,
 ) -> Plan:
     """Checks the arguments of `extract_features`, which see, and fills in what they leave open."""
     if cut not in CUTS:
@@ -167,7 +172,7 @@ def make_plan(
         raise ValueError(f"augment={augment!r} needs num_views of 2 or more: the first view is the plain picture")
     if num_views > 1 and not loader.presized:
         raise ValueError("an augmented bank is cut out of larger pictures: give a loader made with presized=True")
-    if loader.local_batch_size != loader.batch_size:
+    if loader.local_batch_size != loader.batch_size and mesh is None:
         raise ValueError("activations are extracted from all pictures: give a loader that is not sharded")
     if dtype not in get_args(StorageName):
         raise ValueError(f"dtype={dtype!r} must be one of {', '.join(get_args(StorageName))}")
@@ -284,10 +289,10 @@ def _computed(
     def fetched() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The oldest of what was dispatched, while the device works on the next."""
         start, view, batch, result = pending.popleft()
-        values, finite = jax.device_get(result)
+        values, finite = fetch(result)
         count = min(size, total - start)
         if not finite[:count].all():
-            position = int(np.asarray(batch.index)[int(finite[:count].argmin())])
+            position = int(fetch(batch.index)[int(finite[:count].argmin())])
             raise ValueError(
                 f"picture {loader.dataset.name(position)}: its activation at {plan.cut} is not finite in "
                 f"{plan.dtype.name}; store float32, and if that does not help, check the weights"
@@ -296,7 +301,7 @@ def _computed(
         if on_progress is not None and view == plan.num_views - 1:
             on_progress(start + count, total)
 
-    for number, batch in enumerate(to_device(in_order, mesh=mesh), first):
+    for number, batch in enumerate(to_device(in_order, mesh=mesh, batch_size=size), first):
         start = number * size
         if not wanted[start : start + size].any():
             continue

@@ -5,32 +5,33 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from jaxclf.data.activations import AnyLoader
 from jaxclf.data.loader import Batch
-from jaxclf.mesh import replicate, shard_batch
+from jaxclf.mesh import fetch, replicate, shard_batch
 from jaxclf.metrics import Predictions, summarize
 from jaxclf.models.classifier import Classifier
 from jaxclf.steps import PredictStep, make_predict_step
 
 
-def to_device(batches: Iterable[Batch], *, ahead: int = 2, mesh: Mesh | None = None) -> Iterator[Batch]:
+def to_device(
+    batches: Iterable[Batch], *, ahead: int = 2, mesh: Mesh | None = None, batch_size: int | None = None
+) -> Iterator[Batch]:
     """Moves batches to the device, or divides them among those of `mesh`, `ahead` of their use.
 
-    So the copy overlaps with the computation.
+    So the copy overlaps with the computation. `batch_size` is that over all processes, as `shard_batch` takes it.
     """
     batches = iter(batches)
     queue: collections.deque[Batch] = collections.deque()
     try:
         for batch in itertools.islice(batches, ahead):
-            queue.append(shard_batch(batch, mesh))
+            queue.append(shard_batch(batch, mesh, batch_size=batch_size))
         while queue:
             current = queue.popleft()
             for batch in itertools.islice(batches, 1):
-                queue.append(shard_batch(batch, mesh))
+                queue.append(shard_batch(batch, mesh, batch_size=batch_size))
             yield current
     finally:
         close = getattr(batches, "close", None)
@@ -55,15 +56,16 @@ def predict(
       mesh: devices that share each batch, see `jaxclf.mesh`; None: the default device.
 
     Returns:
-      One row per example, in the loader's order, padding removed. All logits are fetched at once, at the end.
+      One row per example, in the loader's order, padding removed. All logits are fetched at once, at the end;
+      with several processes (and a mesh) all of them, by each.
     """
     step = predict_step or make_predict_step(model, preprocess=loader.preprocess, start=loader.cut)
     variables = replicate(variables, mesh)
     logits, batches = [], []
-    for batch in to_device(loader, mesh=mesh):
+    for batch in to_device(loader, mesh=mesh, batch_size=loader.batch_size):
         logits.append(step(variables, batch.inputs))
         batches.append((batch.labels, batch.mask, batch.index))
-    fetched_logits, fetched = jax.device_get((logits, batches))
+    fetched_logits, fetched = fetch((logits, batches))
     labels, mask, index = (np.concatenate(parts) for parts in zip(*fetched, strict=True))
     keep = mask > 0
     return Predictions(np.concatenate(fetched_logits)[keep], labels[keep], index[keep])

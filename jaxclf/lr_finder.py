@@ -26,6 +26,7 @@ from jaxclf.lr_curve import (
     suggest_lr,
     suggestions,
 )
+from jaxclf.mesh import fetch
 from jaxclf.models.classifier import Classifier
 from jaxclf.phases import PhaseProgram, make_phase_program, phase_key
 from jaxclf.scanned import Plan, can_scan, resident, scan_steps
@@ -119,7 +120,8 @@ def find_lr(
     pending: list[jax.Array] = []  # on the device until fetched
     latest: Row | None = None
     stop = None
-    for step, batch in enumerate(to_device(_recycled(loader, seed, num_steps), mesh=mesh), 1):
+    batches = to_device(_recycled(loader, seed, num_steps), mesh=mesh, batch_size=loader.batch_size)
+    for step, batch in enumerate(batches, 1):
         state, metrics = test.program.train_step(state, batch, test.program.key)
         # After a failed step nothing changes any more, so what follows is no loss of this test.
         pending.append(jnp.where(metrics["failed_at"] >= 0, jnp.nan, metrics["loss"]))
@@ -241,7 +243,7 @@ def _scanned_losses(test: _Test, loader: AnyLoader, seeds: Sequence[int]) -> np.
         return jax.vmap(one)(plans, keys) if len(seeds) > 1 else one(jax.tree.map(lambda x: x[0], plans), keys[0])[None]
 
     stacked = Plan(*(np.stack(column) for column in zip(*plans, strict=True)))
-    return np.asarray(run(test.state, resident(loader.dataset, test.program.mesh), stacked, keys), np.float64)
+    return np.asarray(fetch(run(test.state, resident(loader.dataset, test.program.mesh), stacked, keys)), np.float64)
 
 
 def _curve(test: _Test, losses: np.ndarray, beta: float) -> LRCurve:

@@ -58,7 +58,7 @@ class PhaseProgram(NamedTuple):
             for metrics in unstacked(stacked):
                 yield state, metrics
             return
-        for batch in to_device(train.epoch(number), mesh=self.mesh):
+        for batch in to_device(train.epoch(number), mesh=self.mesh, batch_size=train.batch_size):
             state, metrics = self.train_step(state, batch, self.key)
             yield state, metrics
 

@@ -13,7 +13,7 @@ from jaxclf.config import Preprocess
 from jaxclf.data.activations import ActivationLoader, AnyLoader
 from jaxclf.data.loader import Loader
 from jaxclf.inference import predict, to_device
-from jaxclf.mesh import replicate
+from jaxclf.mesh import fetch, replicate
 from jaxclf.metrics import Predictions, label_probabilities, log_probabilities, probabilities
 from jaxclf.models.classifier import Classifier
 from jaxclf.steps import PredictStep
@@ -159,10 +159,11 @@ def predict_views(
         return Views(plain.logits[None], plain.labels, plain.index)
     variables, key = replicate((variables, jax.random.key(seed)), mesh)
     logits, masks = [], []
-    for batch in to_device(_presized(loader, plain.index), mesh=mesh):
+    presized = _presized(loader, plain.index, divided=mesh is not None)
+    for batch in to_device(presized, mesh=mesh, batch_size=presized.batch_size):
         logits.append([view_step(variables, batch.inputs, batch.index, key, view) for view in range(1, num_views + 1)])
         masks.append(batch.mask)
-    fetched, fetched_masks = jax.device_get((logits, masks))
+    fetched, fetched_masks = fetch((logits, masks))
     augmented = np.concatenate([np.stack(batch) for batch in fetched], axis=1)[:, np.concatenate(fetched_masks) > 0]
     return Views(np.concatenate([plain.logits[None], augmented]), plain.labels, plain.index)
 
@@ -270,16 +271,21 @@ def _check_loader(loader: AnyLoader) -> None:
         )
 
 
-def _presized(loader: Loader, index: np.ndarray) -> Loader:
-    """A loader of presized pictures of the same examples in the same order, each decoded once as it passes."""
+def _presized(loader: Loader, index: np.ndarray, divided: bool) -> Loader:
+    """A loader of presized pictures of these examples in the same order, each decoded once as it passes.
+
+    They are all that a sharded loader is to see, unless they are to be `divided` as its own are.
+    """
     whole = Loader(
         loader.dataset,
-        batch_size=loader.local_batch_size,
+        batch_size=loader.batch_size if divided else loader.local_batch_size,
         image_size=loader.preprocess.image_size,
         train=False,
         preprocess=loader.preprocess,
         presized=True,
         cache="none",
         num_threads=loader.num_threads,
+        shard_index=loader.shard_index if divided else 0,
+        num_shards=loader.batch_size // loader.local_batch_size if divided else 1,
     )
     return whole.without(np.setdiff1d(np.arange(len(loader.dataset)), index).tolist())

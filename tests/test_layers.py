@@ -29,7 +29,7 @@ LAYERS = {
         ),
         0,
     ),
-    **dict.fromkeys(("models", "data", "mesh"), 1),
+    **dict.fromkeys(("models", "data", "distributed", "mesh"), 1),
     **dict.fromkeys(("weights", "groups", "optim"), 2),
     **dict.fromkeys(("state", "steps", "phases", "inference", "checkpoint", "loop", "scanned"), 3),
     **dict.fromkeys(("analysis", "export", "features", "gradcam", "lr_finder", "plots", "runs", "sweep", "tta"), 4),

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from jaxclf.losses import weighted_mean
-from jaxclf.mesh import replicated, sharded
+from jaxclf.mesh import fetch, place, replicated, sharded
 from jaxclf.models.head_init import init_head
 from jaxclf.optim import decays, make_optimizer
 from jaxclf.order import epoch_order
@@ -63,23 +63,24 @@ def train_members(
         over = replicated(mesh) if len(members.lrs) % (mesh.size * max(training.num_folds, 1)) else sharded(mesh)
     run_epoch = _make_epoch(training, len(examples.features), over)
     held_out = held_out_rows(training, np.asarray(examples.folds))
-    state, placed = jax.device_put((_first_state(training, examples.features.shape[1], members), members), over)
+    first = (_first_state(training, examples.features.shape[1], members), members)
+    state, placed = jax.device_put(first) if over is None else place(first, over)
     last = stop_after or training.epochs
     for epoch in range(last):
         rows = _orders(training, members, epoch, len(examples.features))
         state = run_epoch(state, examples, placed, rows, held_out, np.int32(epoch))
-        stopped = bool(np.asarray(state["stopped"]).all())  # waits, so that progress is what has been done
+        stopped = bool(np.asarray(fetch(state["stopped"])).all())  # waits, so that progress is what has been done
         if on_epoch is not None:
             on_epoch(last if stopped else epoch + 1)
         if stopped:
             break
-    losses, accuracies, epochs = jax.device_get((state["loss"], state["accuracy"], state["epoch"]))
+    losses, accuracies, epochs = fetch((state["loss"], state["accuracy"], state["epoch"]))
     return Judged(losses.astype(np.float64), accuracies.astype(np.float64), epochs, state["best"])
 
 
 def member_variables(judged: Judged, number: int) -> Tree:
     """One head's variables, as a classifier holds them: `{"params": {"head": ..}, "batch_stats": ..}`."""
-    one: Tree = jax.tree.map(lambda leaf: jnp.asarray(leaf[number]), jax.device_get(judged.variables))
+    one: Tree = jax.tree.map(lambda leaf: jnp.asarray(leaf[number]), fetch(judged.variables))
     one["params"] = flipped(one["params"])
     return {
         "params": {"head": one["params"]},
