@@ -225,7 +225,7 @@ def _matmul_precision() -> str:
 def choose_placement(num_bytes: int, mesh: Mesh | None = None) -> Placement:
     """Where so many bytes are kept: on the device (on each of a mesh), else in the host's memory, else on disk."""
     host = int(MEMORY_SHARE * physical_memory())
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     limit = (device.memory_stats() or {}).get("bytes_limit") if device.platform != "cpu" else None
     copies = 1 if limit or mesh is None else mesh.size  # the devices of a CPU share its memory
     if num_bytes * copies <= (int(DEVICE_SHARE * limit) if limit else host):

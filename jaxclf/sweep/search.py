@@ -189,7 +189,7 @@ def device_bytes(num_devices: int = 1) -> int:
 
     The devices of a CPU share the machine's.
     """
-    stats = jax.devices()[0].memory_stats() or {}
+    stats = jax.local_devices()[0].memory_stats() or {}
     return int(MEMORY_SHARE * stats.get("bytes_limit", physical_memory() // num_devices))
 
 
