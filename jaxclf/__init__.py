@@ -52,6 +52,7 @@ _EXPORTS = {
     "create_train_state": "jaxclf.state",
     "cross_fit_temperature": "jaxclf.analysis",
     "cutmix": "jaxclf.augment",
+    "data_mesh": "jaxclf.mesh",
     "dataset_key": "jaxclf.data.fingerprints",
     "discriminative_lrs": "jaxclf.groups",
     "enable_compilation_cache": "jaxclf.compilation",

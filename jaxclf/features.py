@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxclf.array_file import ArrayOnDisk, ArrayWriter, open_array
 from jaxclf.augment import center_crop, make_augment, normalize, to_float
@@ -27,6 +28,7 @@ from jaxclf.data.decode import PRESIZE_RATIO
 from jaxclf.data.fingerprints import dataset_key, record_fingerprints
 from jaxclf.data.loader import Batch, Loader
 from jaxclf.inference import to_device
+from jaxclf.mesh import check_divisible, fetch, replicate
 from jaxclf.models.classifier import Classifier
 from jaxclf.models.resnet import CUTS
 from jaxclf.trees import cut_prefix, leaf_paths, partition
@@ -69,6 +71,7 @@ def extract_features(
     placement: Placement | Literal["auto"] = "auto",
     seed: int = 0,
     content: bool = False,
+    mesh: Mesh | None = None,
     on_progress: OnProgress | None = None,
 ) -> ActivationDataset:
     """The activations of a loader's pictures at a cut, in evaluation mode, kept where there is room.
@@ -93,40 +96,47 @@ def extract_features(
       dtype: to store in. "auto" is exact. float16 and bfloat16 halve float32, with a relative rounding error of at
         most 2^-11 and 2^-8 (`STORAGE_ERROR`).
       cache_dir: folder of the file; None keeps activations in memory only, unless they do not fit: then the file goes
-        to the user's cache folder.
+        to the user's cache folder. Several processes that share a mesh write no file.
       placement: "device", "host" or "disk"; "auto" takes the first of these in which they fit: a quarter of the
         device's memory, a quarter of the host's. On a CPU the two are one, and "auto" takes the device.
       seed: of the bank's draws.
       content: tell pictures apart by their content and not by path, size and time; see `record_fingerprints`.
+      mesh: devices that share each batch, see `jaxclf.mesh`; activations on the device are then on each of them.
       on_progress: called with (pictures done, pictures in all).
 
     Returns:
       The data set, for an `ActivationLoader`.
 
     Raises:
-      ValueError: for an argument out of range, a bank from a loader that is not presized, or an activation that is not
+      ValueError: for an argument out of range, a bank from a loader that is not presized, a batch size that
+        the devices cannot share evenly, or an activation that is not
         finite or too large for float16, naming the picture.
     """
-    plan = make_plan(model, loader, cut=cut, num_views=num_views, augment=augment, dtype=dtype, seed=seed)
+    plan = make_plan(model, loader, cut=cut, num_views=num_views, augment=augment, dtype=dtype, seed=seed, mesh=mesh)
     if placement not in ("auto", *get_args(Placement)):
         raise ValueError(f"placement={placement!r} must be auto, {', '.join(get_args(Placement))}")
+    check_divisible(loader.batch_size, mesh)
     variables = _below(variables, cut)
     key = features_key(model, variables, loader, plan, content=content)
     shape = _row_shape(model, variables, loader, cut)
     rows = len(loader.kept) * num_views
     if placement == "auto":
-        placement = choose_placement(rows * math.prod(shape) * plan.dtype.itemsize)
+        placement = choose_placement(rows * math.prod(shape) * plan.dtype.itemsize, mesh)
+    if jax.process_count() > 1 and mesh is not None:
+        if placement == "disk":
+            raise ValueError("placement='disk': several processes keep activations in memory; give 'host' or 'device'")
+        cache_dir = None
     if placement == "disk" or cache_dir is not None:
         path = Path(cache_dir if cache_dir is not None else features_dir()) / f"{key[:32]}{SUFFIX}"
-        stored: Any = _on_disk(path, key, (rows, *shape), model, variables, loader, plan, on_progress)
+        stored: Any = _on_disk(path, key, (rows, *shape), model, variables, loader, plan, mesh, on_progress)
         if placement != "disk":
             stored = _loaded(stored, plan.dtype)
     else:
         stored = np.empty((rows, *shape), plan.dtype)
-        for numbers, values in _computed(model, variables, loader, plan, np.arange(rows), on_progress):
+        for numbers, values in _computed(model, variables, loader, plan, mesh, np.arange(rows), on_progress):
             stored[numbers] = values
     return ActivationDataset(
-        jax.device_put(stored) if placement == "device" else stored,
+        (jax.device_put(stored) if mesh is None else replicate(stored, mesh)) if placement == "device" else stored,
         loader.dataset.labels[loader.kept],
         classes=loader.classes,
         cut=cut,
@@ -149,6 +159,7 @@ def make_plan(
     augment: AugmentName | None = None,
     dtype: StorageName = "auto",
     seed: int = 0,
+    mesh: Mesh | None = None,
 ) -> Plan:
     """Checks the arguments of `extract_features`, which see, and fills in what they leave open."""
     if cut not in CUTS:
@@ -161,7 +172,7 @@ def make_plan(
         raise ValueError(f"augment={augment!r} needs num_views of 2 or more: the first view is the plain picture")
     if num_views > 1 and not loader.presized:
         raise ValueError("an augmented bank is cut out of larger pictures: give a loader made with presized=True")
-    if loader.local_batch_size != loader.batch_size:
+    if loader.local_batch_size != loader.batch_size and mesh is None:
         raise ValueError("activations are extracted from all pictures: give a loader that is not sharded")
     if dtype not in get_args(StorageName):
         raise ValueError(f"dtype={dtype!r} must be one of {', '.join(get_args(StorageName))}")
@@ -211,12 +222,13 @@ def _matmul_precision() -> str:
     return str(config.jax_default_matmul_precision)
 
 
-def choose_placement(num_bytes: int) -> Placement:
-    """Where so many bytes are kept: on the device, else in the host's memory, else on disk."""
+def choose_placement(num_bytes: int, mesh: Mesh | None = None) -> Placement:
+    """Where so many bytes are kept: on the device (on each of a mesh), else in the host's memory, else on disk."""
     host = int(MEMORY_SHARE * physical_memory())
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     limit = (device.memory_stats() or {}).get("bytes_limit") if device.platform != "cpu" else None
-    if num_bytes <= (int(DEVICE_SHARE * limit) if limit else host):
+    copies = 1 if limit or mesh is None else mesh.size  # the devices of a CPU share its memory
+    if num_bytes * copies <= (int(DEVICE_SHARE * limit) if limit else host):
         return "device"
     return "host" if num_bytes <= host else "disk"
 
@@ -254,6 +266,7 @@ def _computed(
     variables: Mapping[str, Any],
     loader: Loader,
     plan: Plan,
+    mesh: Mesh | None,
     missing: np.ndarray,
     on_progress: OnProgress | None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -263,6 +276,7 @@ def _computed(
     were there before.
     """
     step = make_extract_step(model, loader, plan)
+    variables = replicate(variables, mesh)
     total, size = len(loader.kept), loader.batch_size
     wanted = np.zeros(total, bool)
     wanted[missing // plan.num_views] = True
@@ -275,10 +289,10 @@ def _computed(
     def fetched() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The oldest of what was dispatched, while the device works on the next."""
         start, view, batch, result = pending.popleft()
-        values, finite = jax.device_get(result)
+        values, finite = fetch(result)
         count = min(size, total - start)
         if not finite[:count].all():
-            position = int(np.asarray(batch.index)[int(finite[:count].argmin())])
+            position = int(fetch(batch.index)[int(finite[:count].argmin())])
             raise ValueError(
                 f"picture {loader.dataset.name(position)}: its activation at {plan.cut} is not finite in "
                 f"{plan.dtype.name}; store float32, and if that does not help, check the weights"
@@ -287,7 +301,7 @@ def _computed(
         if on_progress is not None and view == plan.num_views - 1:
             on_progress(start + count, total)
 
-    for number, batch in enumerate(to_device(in_order), first):
+    for number, batch in enumerate(to_device(in_order, mesh=mesh, batch_size=size), first):
         start = number * size
         if not wanted[start : start + size].any():
             continue
@@ -307,6 +321,7 @@ def _on_disk(
     variables: Mapping[str, Any],
     loader: Loader,
     plan: Plan,
+    mesh: Mesh | None,
     on_progress: OnProgress | None,
 ) -> ArrayOnDisk:
     """Opens the file, or builds it if it is missing, stale, cut short or damaged."""
@@ -315,7 +330,7 @@ def _on_disk(
         raw = _raw(plan.dtype)
         writer = ArrayWriter(path, shape, raw, key)
         try:
-            for numbers, values in _computed(model, variables, loader, plan, writer.missing, on_progress):
+            for numbers, values in _computed(model, variables, loader, plan, mesh, writer.missing, on_progress):
                 for number, row in zip(numbers, values.view(raw), strict=True):
                     writer.write(int(number), row)
             writer.finish({"cut": plan.cut, "views": plan.num_views, "augment": plan.augment, "dtype": plan.dtype.name})

@@ -7,26 +7,33 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxclf.data.activations import AnyLoader
 from jaxclf.data.cache import OnProgress
 from jaxclf.data.loader import Batch
+from jaxclf.mesh import fetch, replicate, shard_batch
 from jaxclf.metrics import Predictions, summarize
 from jaxclf.models.classifier import Classifier
 from jaxclf.steps import PredictStep, make_predict_step
 
 
-def to_device(batches: Iterable[Batch], *, ahead: int = 2) -> Iterator[Batch]:
-    """Moves batches to the device `ahead` of their use, so that the copy overlaps with the computation."""
+def to_device(
+    batches: Iterable[Batch], *, ahead: int = 2, mesh: Mesh | None = None, batch_size: int | None = None
+) -> Iterator[Batch]:
+    """Moves batches to the device, or divides them among those of `mesh`, `ahead` of their use.
+
+    So the copy overlaps with the computation. `batch_size` is that over all processes, as `shard_batch` takes it.
+    """
     batches = iter(batches)
     queue: collections.deque[Batch] = collections.deque()
     try:
         for batch in itertools.islice(batches, ahead):
-            queue.append(jax.device_put(batch))
+            queue.append(shard_batch(batch, mesh, batch_size=batch_size))
         while queue:
             current = queue.popleft()
             for batch in itertools.islice(batches, 1):
-                queue.append(jax.device_put(batch))
+                queue.append(shard_batch(batch, mesh, batch_size=batch_size))
             yield current
     finally:
         close = getattr(batches, "close", None)
@@ -41,6 +48,7 @@ def predict(
     *,
     predict_step: PredictStep | None = None,
     on_progress: OnProgress | None = None,
+    mesh: Mesh | None = None,
 ) -> Predictions:
     """Runs a classifier over a loader's examples, in evaluation mode.
 
@@ -49,19 +57,22 @@ def predict(
       loader: made with `train=False`; of pictures or of cached activations.
       predict_step: from `make_predict_step` with `start=loader.cut`, when one is compiled already.
       on_progress: called with (examples done, examples in all) after each batch.
+      mesh: devices that share each batch, see `jaxclf.mesh`; None: the default device.
 
     Returns:
-      One row per example, in the loader's order, padding removed. All logits are fetched at once, at the end.
+      One row per example, in the loader's order, padding removed. All logits are fetched at once, at the end;
+      with several processes (and a mesh) all of them, by each.
     """
     step = predict_step or make_predict_step(model, preprocess=loader.preprocess, start=loader.cut)
+    variables = replicate(variables, mesh)
     logits, batches = [], []
-    for batch in to_device(loader):
+    for batch in to_device(loader, mesh=mesh, batch_size=loader.batch_size):
         logits.append(step(variables, batch.inputs))
         batches.append((batch.labels, batch.mask, batch.index))
         if on_progress is not None:
             jax.block_until_ready(logits[-2:-1])  # the batch before: the device stays busy with this one
             on_progress(min(len(logits) * loader.batch_size, loader.num_examples), loader.num_examples)
-    fetched_logits, fetched = jax.device_get((logits, batches))
+    fetched_logits, fetched = fetch((logits, batches))
     labels, mask, index = (np.concatenate(parts) for parts in zip(*fetched, strict=True))
     keep = mask > 0
     return Predictions(np.concatenate(fetched_logits)[keep], labels[keep], index[keep])
@@ -75,10 +86,11 @@ def evaluate(
     predict_step: PredictStep | None = None,
     multi_label: bool = False,
     threshold: float = 0.5,
+    mesh: Mesh | None = None,
 ) -> dict[str, float]:
     """`loss`, `accuracy` and `num_examples` over a loader's examples: sums and counts, divided once.
 
     With `multi_label`, photos have several labels: see `jaxclf.metrics.summarize`, which takes `threshold`.
     """
-    predictions = predict(model, variables, loader, predict_step=predict_step)
+    predictions = predict(model, variables, loader, predict_step=predict_step, mesh=mesh)
     return summarize(predictions, multi_label=multi_label, threshold=threshold)

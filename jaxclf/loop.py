@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxclf.config import Phase, Settings
 from jaxclf.data.activations import AnyLoader
@@ -80,6 +81,7 @@ def fit(
     first_epoch: int = 0,
     log_every: int = 10,
     predict_step: PredictStep | None = None,
+    mesh: Mesh | None = None,
     on_step: Callable[[Progress], None] | None = None,
     on_log: Callable[[Row], None] | None = None,
     on_epoch: Callable[[Row, TrainState], None] | None = None,
@@ -100,6 +102,7 @@ def fit(
       first_epoch: epochs the run has done before; the order of epoch e is `epoch_order(loader.seed, first_epoch + e)`.
       log_every: the device is asked for figures every so many steps, and at the end of each epoch.
       predict_step: a compiled one, shared between phases, made for what `valid` holds.
+      mesh: devices that share each batch, see `jaxclf.mesh`; None: the default device.
       on_step: called after each dispatched step; must not touch the device. Where a whole epoch is one dispatch (a
         head on activations that lie on the device), for all of its steps at the end.
       on_log: called with each logged row (write it to TensorBoard, W&B, a file, ...).
@@ -131,7 +134,7 @@ def fit(
         raise ValueError(
             f"phase {phase.name!r} asks for the best epoch (keep_best, patience): give a validation loader"
         )
-    program = make_phase_program(model, variables, phase, train, settings, phase_number=phase_number)
+    program = make_phase_program(model, variables, phase, train, settings, phase_number=phase_number, mesh=mesh)
     if valid is not None:
         check_labels(settings, valid.dataset)
         predict_step = predict_step or make_predict_step(model, preprocess=valid.preprocess, start=valid.cut)
@@ -171,7 +174,7 @@ def fit(
             "cycle_end": epoch + 1 in cycle_ends,
         }
         if valid is not None:
-            latest = predict(model, state.averaged, valid, predict_step=predict_step)
+            latest = predict(model, state.averaged, valid, predict_step=predict_step, mesh=mesh)
             scores = summarize(latest, multi_label=settings.multi_label, threshold=settings.threshold)
             row |= {"valid_loss": scores["loss"], "valid_accuracy": scores["accuracy"]}
             best = best.updated(epoch, scores["loss"], state if phase.keep_best else None, latest)

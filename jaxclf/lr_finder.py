@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxclf.config import AugmentName, Phase, Settings
 from jaxclf.data.activations import ActivationLoader, AnyLoader
@@ -25,6 +26,7 @@ from jaxclf.lr_curve import (
     suggest_lr,
     suggestions,
 )
+from jaxclf.mesh import fetch
 from jaxclf.models.classifier import Classifier
 from jaxclf.phases import PhaseProgram, make_phase_program, phase_key
 from jaxclf.scanned import Plan, can_scan, resident, scan_steps
@@ -62,6 +64,7 @@ def find_lr(
     seed: int | None = None,
     augment: AugmentName | None = None,
     fetch_every: int = 10,
+    mesh: Mesh | None = None,
     on_step: Callable[[Progress], None] | None = None,
 ) -> LRCurve:
     """Trains a copy of the variables with a rate that grows from `low` to `high`, and records the loss.
@@ -88,6 +91,7 @@ def find_lr(
       augment: a preset's name or "none"; None takes "side_on" if the loader is `presized` for it, and what cached
         activations show.
       fetch_every: steps per block of fetched losses; the curve does not depend on it.
+      mesh: devices that share each batch, see `jaxclf.mesh`; None: the default device.
       on_step: called after each dispatched step; must not touch the device.
 
     Returns:
@@ -103,7 +107,7 @@ def find_lr(
     settings = settings or Settings()
     seed = settings.seed if seed is None else seed
     smooth_losses((), beta)  # checks beta before any work is done
-    test = _make_test(model, variables, loader, lrs, frozen, low, high, num_steps, settings, seed, augment)
+    test = _make_test(model, variables, loader, lrs, frozen, low, high, num_steps, settings, seed, augment, mesh)
     if can_scan(loader):
         losses = _scanned_losses(test, loader, [seed])[0]
         curve = _curve(test, losses, beta)
@@ -116,7 +120,8 @@ def find_lr(
     pending: list[jax.Array] = []  # on the device until fetched
     latest: Row | None = None
     stop = None
-    for step, batch in enumerate(to_device(_recycled(loader, seed, num_steps)), 1):
+    batches = to_device(_recycled(loader, seed, num_steps), mesh=mesh, batch_size=loader.batch_size)
+    for step, batch in enumerate(batches, 1):
         state, metrics = test.program.train_step(state, batch, test.program.key)
         # After a failed step nothing changes any more, so what follows is no loss of this test.
         pending.append(jnp.where(metrics["failed_at"] >= 0, jnp.nan, metrics["loss"]))
@@ -206,6 +211,7 @@ def _make_test(
     settings: Settings,
     seed: int,
     augment: AugmentName | None,
+    mesh: Mesh | None = None,
 ) -> _Test:
     rates, ratios = growing_lrs(low, high, num_steps), _ratios(lrs)
     if "head" in frozen:
@@ -217,7 +223,7 @@ def _make_test(
     schedule = exponential(num_steps, initial=low / high)
     settings = dataclasses.replace(settings, seed=seed)
     program = make_phase_program(
-        model, variables, phase, loader, settings, phase_number=PHASE_NUMBER, schedule=schedule
+        model, variables, phase, loader, settings, phase_number=PHASE_NUMBER, schedule=schedule, mesh=mesh
     )
     return _Test(rates, ratios, frozen, program, program.create_state(variables, phase, settings))
 
@@ -237,7 +243,7 @@ def _scanned_losses(test: _Test, loader: AnyLoader, seeds: Sequence[int]) -> np.
         return jax.vmap(one)(plans, keys) if len(seeds) > 1 else one(jax.tree.map(lambda x: x[0], plans), keys[0])[None]
 
     stacked = Plan(*(np.stack(column) for column in zip(*plans, strict=True)))
-    return np.asarray(run(test.state, resident(loader.dataset), stacked, keys), np.float64)
+    return np.asarray(fetch(run(test.state, resident(loader.dataset, test.program.mesh), stacked, keys)), np.float64)
 
 
 def _curve(test: _Test, losses: np.ndarray, beta: float) -> LRCurve:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
+from jax.sharding import Mesh
 
 from jaxclf.augment import Mix, cutmix, make_augment, mixup
 from jaxclf.config import Phase, Settings
@@ -13,6 +14,7 @@ from jaxclf.data.activations import ActivationDataset, ActivationLoader, AnyLoad
 from jaxclf.data.sources import DataSource
 from jaxclf.inference import to_device
 from jaxclf.losses import Loss, balanced_class_weights, make_loss
+from jaxclf.mesh import check_divisible, replicate
 from jaxclf.models.classifier import Classifier
 from jaxclf.optim import make_optimizer
 from jaxclf.scanned import Plan, ScannedSteps, can_scan, make_scanned_steps, resident, unstacked
@@ -32,6 +34,7 @@ class PhaseProgram(NamedTuple):
       num_steps: steps of the whole phase.
       key: of all random draws of the phase.
       scanned_steps: many steps in one dispatch, where the training data allow it; else None.
+      mesh: devices that share each batch; None: the default device.
     """
 
     train_step: TrainStep
@@ -41,6 +44,7 @@ class PhaseProgram(NamedTuple):
     num_steps: int
     key: jax.Array
     scanned_steps: ScannedSteps | None = None
+    mesh: Mesh | None = None
 
     def whole_epochs(self, train: AnyLoader) -> bool:
         """Whether `epoch` runs all steps in one dispatch, so that there is no state in between."""
@@ -56,17 +60,20 @@ class PhaseProgram(NamedTuple):
         """
         if self.scanned_steps is not None and isinstance(train, ActivationLoader):
             plan = Plan(*train.epoch_rows(number))
-            state, stacked = self.scanned_steps(state, resident(train.dataset), plan, self.key)
+            state, stacked = self.scanned_steps(state, resident(train.dataset, self.mesh), plan, self.key)
             for metrics in unstacked(stacked):
                 yield state, metrics
             return
-        for batch in to_device(train.epoch(number, start_batch=start_batch)):
+        for batch in to_device(
+            train.epoch(number, start_batch=start_batch), mesh=self.mesh, batch_size=train.batch_size
+        ):
             state, metrics = self.train_step(state, batch, self.key)
             yield state, metrics
 
     def create_state(self, variables: Mapping[str, Any], phase: Phase, settings: Settings) -> TrainState:
         """The phase's first state; `variables` are copied."""
-        return create_train_state(variables, self.optimizer, frozen=phase.frozen, ema=settings.ema_decay is not None)
+        ema = settings.ema_decay is not None
+        return replicate(create_train_state(variables, self.optimizer, frozen=phase.frozen, ema=ema), self.mesh)
 
 
 def make_phase_program(
@@ -78,6 +85,7 @@ def make_phase_program(
     *,
     phase_number: int = 0,
     schedule: Schedule | None = None,
+    mesh: Mesh | None = None,
 ) -> PhaseProgram:
     """Builds a phase's optimizer and train step.
 
@@ -88,12 +96,14 @@ def make_phase_program(
       settings: loss, optimizer, clipping, mixing, accumulation, averaging and seed.
       phase_number: part of the random key.
       schedule: in place of the phase's own, for a learning-rate range test.
+      mesh: devices that share each batch, see `jaxclf.mesh`.
 
     Raises:
-      ValueError: for a loss that does not fit the data's labels; or for activations that do not fit the phase: its
-        augmentation, or modules below their cut that it trains.
+      ValueError: for a batch size that the devices cannot share evenly; for a loss that does not fit the data's labels;
+        or for activations that do not fit the phase: its augmentation, or modules below their cut that it trains.
     """
     check_augment(train, phase.augment)
+    check_divisible(train.batch_size, mesh)
     own, num_steps = phase_schedule(phase, len(train))
     schedule = schedule or own
     momentum = phase_momentum(phase, num_steps, settings.momentum)
@@ -122,10 +132,11 @@ def make_phase_program(
         accumulate=settings.accumulate,
         ema_decay=settings.ema_decay,
         start=train.cut,
+        mesh=mesh,
     )
-    key = phase_key(settings.seed, phase_number)
+    key = replicate(phase_key(settings.seed, phase_number), mesh)
     scanned_steps = make_scanned_steps(train_step, phase.frozen) if can_scan(train) else None
-    return PhaseProgram(train_step, optimizer, schedule, momentum, num_steps, key, scanned_steps)
+    return PhaseProgram(train_step, optimizer, schedule, momentum, num_steps, key, scanned_steps, mesh)
 
 
 def phase_schedule(phase: Phase, steps_per_epoch: int) -> tuple[Schedule, int]:

@@ -6,11 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from jaxclf.augment import Augment, Mix, make_augment, normalize, to_float
 from jaxclf.config import Preprocess
 from jaxclf.data.loader import Batch
 from jaxclf.losses import Loss, make_loss, targets_from_labels
+from jaxclf.mesh import replicated
 from jaxclf.models.classifier import Classifier
 from jaxclf.schedules import Schedule
 from jaxclf.state import TrainState
@@ -39,6 +41,7 @@ def make_train_step(
     accumulate: int = 1,
     ema_decay: float | None = None,
     start: str | None = None,
+    mesh: Mesh | None = None,
 ) -> TrainStep:
     """A jitted `(state, batch, key) -> (state, metrics)`; the state's buffers are donated.
 
@@ -65,6 +68,8 @@ def make_train_step(
         d = min(ema_decay, (1 + t) / (10 + t)) at step t, so that short runs are not held at their start.
       start: the cut that the batches' inputs come from; None: they are pictures. Activations are used as they are,
         and of the state only what is above the cut is read, so it may hold no more than that.
+      mesh: devices that share each batch, see `jaxclf.mesh`: then the state comes `replicate`d and the batch sharded,
+        and state and metrics leave replicated.
 
     Returns:
       The step. Its metrics, all on the device: `loss` (mean over the batch's examples, what the gradient is of),
@@ -177,7 +182,7 @@ def make_train_step(
         step = state.step + applied.astype(jnp.int32)
         return TrainState(step, params, batch_stats, opt_state, failed_at, ema), metrics
 
-    return jax.jit(train_step, donate_argnums=0)
+    return jax.jit(train_step, donate_argnums=0, out_shardings=None if mesh is None else replicated(mesh))
 
 
 def _check_start(start: str | None, frozen: tuple[str, ...], augmented: bool, mixed: bool) -> None:

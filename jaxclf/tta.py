@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, get_args, overload
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxclf.augment import Augment, make_augment, normalize
 from jaxclf.config import Preprocess
@@ -13,6 +14,7 @@ from jaxclf.data.activations import ActivationLoader, AnyLoader
 from jaxclf.data.cache import OnProgress
 from jaxclf.data.loader import Loader
 from jaxclf.inference import predict, to_device
+from jaxclf.mesh import fetch, replicate
 from jaxclf.metrics import Predictions, label_probabilities, log_probabilities, probabilities
 from jaxclf.models.classifier import Classifier
 from jaxclf.steps import PredictStep
@@ -52,6 +54,7 @@ def predict_tta(
     return_views: Literal[False] = False,
     predict_step: PredictStep | None = None,
     view_step: ViewStep | None = None,
+    mesh: Mesh | None = None,
 ) -> Predictions: ...
 @overload
 def predict_tta(
@@ -69,6 +72,7 @@ def predict_tta(
     return_views: Literal[True],
     predict_step: PredictStep | None = None,
     view_step: ViewStep | None = None,
+    mesh: Mesh | None = None,
 ) -> tuple[Predictions, np.ndarray]: ...
 def predict_tta(
     model: Classifier,
@@ -85,6 +89,7 @@ def predict_tta(
     return_views: bool = False,
     predict_step: PredictStep | None = None,
     view_step: ViewStep | None = None,
+    mesh: Mesh | None = None,
 ) -> Predictions | tuple[Predictions, np.ndarray]:
     """Predicts by the plain picture and `num_views` augmented ones; fast.ai's default is the mean of 1 + 4.
 
@@ -102,6 +107,7 @@ def predict_tta(
       return_views: also return the probabilities of each view.
       predict_step: from `make_predict_step`, when one is compiled already.
       view_step: from `make_view_step`, likewise; `augment` is then not used.
+      mesh: devices that share each batch, see `jaxclf.mesh`; None: the default device.
 
     Returns:
       Predictions in the loader's order, whose logits are logarithms of the combined probabilities: see
@@ -124,6 +130,7 @@ def predict_tta(
         on_progress=on_progress,
         predict_step=predict_step,
         view_step=view_step,
+        mesh=mesh,
     )
     combined = combine_views(views, combine=combine, beta=beta, multi_label=multi_label)
     if not return_views:
@@ -142,6 +149,7 @@ def predict_views(
     on_progress: OnProgress | None = None,
     predict_step: PredictStep | None = None,
     view_step: ViewStep | None = None,
+    mesh: Mesh | None = None,
 ) -> Views:
     """The logits of every view, not combined yet. Arguments and errors as `predict_tta`."""
     _check_loader(loader)
@@ -155,22 +163,25 @@ def predict_views(
 
     if isinstance(loader, ActivationLoader):
         shown = [loader.view(view) for view in range(num_views + 1)]
-        predictions = [predict(model, variables, view, predict_step=predict_step) for view in shown]
+        predictions = [predict(model, variables, view, predict_step=predict_step, mesh=mesh) for view in shown]
         advance(count * (num_views + 1))  # activations: there is little to wait for
         return Views(np.stack([p.logits for p in predictions]), predictions[0].labels, predictions[0].index)
     if num_views > 0 and view_step is None:
         view_step = make_view_step(model, preprocess=loader.preprocess, augment=augment)
-    plain = predict(model, variables, loader, predict_step=predict_step, on_progress=lambda done, _: advance(done))
+    plain = predict(
+        model, variables, loader, predict_step=predict_step, on_progress=lambda done, _: advance(done), mesh=mesh
+    )
     if view_step is None or num_views == 0:
         return Views(plain.logits[None], plain.labels, plain.index)
-    key = jax.random.key(seed)
+    variables, key = replicate((variables, jax.random.key(seed)), mesh)
     logits, masks = [], []
-    for batch in to_device(_presized(loader, plain.index)):
+    presized = _presized(loader, plain.index, divided=mesh is not None)
+    for batch in to_device(presized, mesh=mesh, batch_size=presized.batch_size):
         logits.append([view_step(variables, batch.inputs, batch.index, key, view) for view in range(1, num_views + 1)])
         masks.append(batch.mask)
         jax.block_until_ready(logits[-2:-1])  # the batch before: the device stays busy with this one
         advance(count + len(logits) * loader.batch_size * num_views)
-    fetched, fetched_masks = jax.device_get((logits, masks))
+    fetched, fetched_masks = fetch((logits, masks))
     augmented = np.concatenate([np.stack(batch) for batch in fetched], axis=1)[:, np.concatenate(fetched_masks) > 0]
     return Views(np.concatenate([plain.logits[None], augmented]), plain.labels, plain.index)
 
@@ -278,16 +289,21 @@ def _check_loader(loader: AnyLoader) -> None:
         )
 
 
-def _presized(loader: Loader, index: np.ndarray) -> Loader:
-    """A loader of presized pictures of the same examples in the same order, each decoded once as it passes."""
+def _presized(loader: Loader, index: np.ndarray, divided: bool) -> Loader:
+    """A loader of presized pictures of these examples in the same order, each decoded once as it passes.
+
+    They are all that a sharded loader is to see, unless they are to be `divided` as its own are.
+    """
     whole = Loader(
         loader.dataset,
-        batch_size=loader.local_batch_size,
+        batch_size=loader.batch_size if divided else loader.local_batch_size,
         image_size=loader.preprocess.image_size,
         train=False,
         preprocess=loader.preprocess,
         presized=True,
         cache="none",
         num_threads=loader.num_threads,
+        shard_index=loader.shard_index if divided else 0,
+        num_shards=loader.batch_size // loader.local_batch_size if divided else 1,
     )
     return whole.without(np.setdiff1d(np.arange(len(loader.dataset)), index).tolist())

@@ -31,7 +31,7 @@ LAYERS = {
         ),
         0,
     ),
-    **dict.fromkeys(("models", "data"), 1),
+    **dict.fromkeys(("models", "data", "distributed", "mesh"), 1),
     **dict.fromkeys(("weights", "groups", "optim"), 2),
     **dict.fromkeys(
         ("state", "steps", "phases", "inference", "checkpoint", "loop", "scanned", "snapshot", "run_folder"), 3

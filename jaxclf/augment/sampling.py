@@ -41,11 +41,12 @@ def sample(images: jax.typing.ArrayLike, matrices: jax.typing.ArrayLike, size: i
     x, y = _source(matrices, height, width, size)  # [b, size, size]
     left, across = _neighbour(x, width)
     top, down = _neighbour(y, height)
-    first = jnp.arange(num, dtype=jnp.int32)[:, None, None] * (height * width) + top * width + left
-    pixels = values.reshape(-1, channels)
+    first = top * width + left
+    pixels = values.reshape(num, height * width, channels)
 
     def corner(offset: int) -> jax.Array:
-        return pixels.at[first + offset].get(mode="promise_in_bounds")  # [b, size, size, c]
+        # Picture by picture: of pixels numbered through the batch, every device would gather those of all pictures.
+        return jax.vmap(lambda picture, at: picture.at[at].get(mode="promise_in_bounds"))(pixels, first + offset)
 
     across, down = across[..., None], down[..., None]
     upper = _between(corner(0), corner(1), across)

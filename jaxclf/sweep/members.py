@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
 
 from jaxclf.losses import weighted_mean
+from jaxclf.mesh import fetch, place, replicated, sharded
 from jaxclf.models.head_init import init_head
 from jaxclf.optim import decays, make_optimizer
 from jaxclf.order import epoch_order
@@ -40,6 +42,7 @@ def train_members(
     members: Members,
     *,
     stop_after: int | None = None,
+    mesh: Mesh | None = None,
     on_epoch: Callable[[int], None] | None = None,
 ) -> Judged:
     """Trains every member on the examples outside its fold and judges it on those inside.
@@ -47,6 +50,7 @@ def train_members(
     Args:
       training, examples, members: see there; `examples` best on the device.
       stop_after: end after so many epochs of the schedule; None runs all.
+      mesh: devices that share the members, if that gives each equally many; otherwise each device trains all.
       on_epoch: called with the number of epochs done.
 
     Returns:
@@ -54,25 +58,29 @@ def train_members(
     """
     if training.num_folds and len(members.lrs) % training.num_folds:
         raise ValueError(f"{len(members.lrs)} members are no multiple of {training.num_folds} folds")
-    run_epoch = _make_epoch(training, len(examples.features))
+    over = None
+    if mesh is not None:
+        over = replicated(mesh) if len(members.lrs) % (mesh.size * max(training.num_folds, 1)) else sharded(mesh)
+    run_epoch = _make_epoch(training, len(examples.features), over)
     held_out = held_out_rows(training, np.asarray(examples.folds))
-    state = _first_state(training, examples.features.shape[1], members)
+    first = (_first_state(training, examples.features.shape[1], members), members)
+    state, placed = jax.device_put(first) if over is None else place(first, over)
     last = stop_after or training.epochs
     for epoch in range(last):
         rows = _orders(training, members, epoch, len(examples.features))
-        state = run_epoch(state, examples, members, rows, held_out, np.int32(epoch))
-        stopped = bool(np.asarray(state["stopped"]).all())  # waits, so that progress is what has been done
+        state = run_epoch(state, examples, placed, rows, held_out, np.int32(epoch))
+        stopped = bool(np.asarray(fetch(state["stopped"])).all())  # waits, so that progress is what has been done
         if on_epoch is not None:
             on_epoch(last if stopped else epoch + 1)
         if stopped:
             break
-    losses, accuracies, epochs = jax.device_get((state["loss"], state["accuracy"], state["epoch"]))
+    losses, accuracies, epochs = fetch((state["loss"], state["accuracy"], state["epoch"]))
     return Judged(losses.astype(np.float64), accuracies.astype(np.float64), epochs, state["best"])
 
 
 def member_variables(judged: Judged, number: int) -> Tree:
     """One head's variables, as a classifier holds them: `{"params": {"head": ..}, "batch_stats": ..}`."""
-    one: Tree = jax.tree.map(lambda leaf: jnp.asarray(leaf[number]), jax.device_get(judged.variables))
+    one: Tree = jax.tree.map(lambda leaf: jnp.asarray(leaf[number]), fetch(judged.variables))
     one["params"] = flipped(one["params"])
     return {
         "params": {"head": one["params"]},
@@ -123,7 +131,7 @@ def _orders(training: Training, members: Members, epoch: int, number: int) -> np
 
 
 @functools.lru_cache(maxsize=8)  # chunks, and sweeps one after the other, run what is compiled
-def _make_epoch(training: Training, num_examples: int) -> Callable[..., Tree]:
+def _make_epoch(training: Training, num_examples: int, over: NamedSharding | None = None) -> Callable[..., Tree]:
     """The jitted `(state, examples, members, rows, epoch) -> state`: an epoch of steps, then the held-out figures."""
     apply: Callable[..., Any] = training.head.apply
     steps = training.num_steps(num_examples)
@@ -189,7 +197,7 @@ def _make_epoch(training: Training, num_examples: int) -> Callable[..., Tree]:
         loss, accuracy = judge(training, variables, examples, held_out, len(folds))
         return _keep(state, variables, loss, accuracy, epoch, training.patience) | {"opt_state": opt_state}
 
-    return jax.jit(run_epoch, donate_argnums=0)
+    return jax.jit(run_epoch, donate_argnums=0, out_shardings=over)
 
 
 def _keep(

@@ -6,9 +6,11 @@ from typing import Any, cast
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxclf.data.cache import MEMORY_SHARE, physical_memory
 from jaxclf.losses import MULTI_LABEL_LOSSES, SINGLE_LABEL_LOSSES, Loss, make_loss
+from jaxclf.mesh import replicate
 from jaxclf.models import HeadKind
 from jaxclf.models.head_init import create_head
 from jaxclf.order import k_folds
@@ -44,6 +46,7 @@ def sweep_heads(
     loss: str | Loss = "softmax",
     multi_label: bool | None = None,
     max_bytes: int | None = None,
+    mesh: Mesh | None = None,
     on_progress: OnProgress | None = None,
 ) -> Sweep:
     """Trains a head for every setting x seed x fold, all in one compiled program, and says which setting is best.
@@ -76,8 +79,9 @@ def sweep_heads(
       loss: name or function from `make_loss`.
       multi_label: whether an example can have several labels; None decides by the loss's name. To be given with a
         function.
-      max_bytes: memory for heads, beside the features; they run in chunks that fit. The figures do not depend on it,
-        but for rounding. None takes a quarter of the device's memory.
+      max_bytes: memory of each device for heads, beside the features; they run in chunks that fit. The figures do not
+        depend on it, but for rounding. None takes a quarter of the device's memory.
+      mesh: devices that share the heads, see `jaxclf.mesh`: each has all features and trains its part of every chunk.
       on_progress: called after each epoch of a chunk with (done, total).
 
     Returns:
@@ -115,7 +119,9 @@ def sweep_heads(
     )
     features, labels = _check_examples(features, labels, num_classes, multi_label)
     targets = labels if multi_label else np.eye(num_classes, dtype=np.float32)[labels]
-    examples = jax.device_put(Examples(features, targets, k_folds(labels, num_folds, fold_seed)))
+    whole = Examples(features, targets, k_folds(labels, num_folds, fold_seed))
+    examples = jax.device_put(whole) if mesh is None else replicate(whole, mesh)
+    num_devices = 1 if mesh is None else mesh.size
     grid = list(itertools.product(lrs, weight_decays, seeds, range(num_folds)))
     trainings, sizes = {}, {}
     for kind in kinds:
@@ -133,7 +139,9 @@ def sweep_heads(
             order_seed,
         )
         each = bytes_per_member(trainings[kind], features.shape[1], num_classes)
-        sizes[kind] = num_folds * _chunk_size(len(grid) // num_folds, num_folds * each, max_bytes)
+        limit = device_bytes(num_devices) if max_bytes is None else max_bytes
+        sets = _chunk_size(-(-len(grid) // (num_folds * num_devices)), num_folds * each, limit)
+        sizes[kind] = num_folds * num_devices * sets
     total = epochs * (1 + sum(-(-len(grid) // size) for size in sizes.values()))  # 1: the best one, on all examples
     done = 0
 
@@ -146,7 +154,7 @@ def sweep_heads(
         for start in range(0, len(grid), size):
             part = grid[start : start + size]
             filled = part + part[-num_folds:] * ((size - len(part)) // num_folds)  # every chunk runs the same program
-            result = train_members(trainings[kind], examples, _members(filled), on_epoch=on_epochs)
+            result = train_members(trainings[kind], examples, _members(filled), mesh=mesh, on_epoch=on_epochs)
             judged.append(np.stack(result[:3])[:, : len(part)])
             done += epochs
             on_epochs(0)
@@ -162,6 +170,7 @@ def sweep_heads(
         examples,
         _members([(setting.lr, setting.weight_decay, seeds[0], 0)]),
         stop_after=best_epochs,
+        mesh=mesh,
         on_epoch=on_epochs,
     )
     done = total
@@ -175,15 +184,17 @@ def _members(grid: Sequence[tuple[float, float, int, int]]) -> Members:
     return Members(np.asarray(lrs, np.float32), np.asarray(weight_decays, np.float32), np.asarray(seeds, np.int32))
 
 
-def device_bytes() -> int:
-    """What heads may take where nobody says: a quarter of the accelerator's memory, or of the machine's."""
-    stats = jax.devices()[0].memory_stats() or {}
-    return int(MEMORY_SHARE * stats.get("bytes_limit", physical_memory()))
+def device_bytes(num_devices: int = 1) -> int:
+    """What heads may take on each device where nobody says: a quarter of the accelerator's memory, or of the machine's.
+
+    The devices of a CPU share the machine's.
+    """
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return int(MEMORY_SHARE * stats.get("bytes_limit", physical_memory() // num_devices))
 
 
-def _chunk_size(number: int, each: int, max_bytes: int | None) -> int:
+def _chunk_size(number: int, each: int, limit: int) -> int:
     """How many of `number` sets of folds, of `each` bytes, go into a chunk: as few chunks as fit, about equal."""
-    limit = device_bytes() if max_bytes is None else max_bytes
     fit = limit // each
     if fit < 1:
         raise ValueError(
