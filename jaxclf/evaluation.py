@@ -8,6 +8,7 @@ from jaxclf.data.loader import Loader
 from jaxclf.data.sources import DataSource, fingerprint
 from jaxclf.data.splits import open_data, open_parts
 from jaxclf.inference import predict
+from jaxclf.mesh import all_devices
 from jaxclf.metrics import summarize
 from jaxclf.phases import check_labels
 from jaxclf.runs import Run
@@ -79,6 +80,7 @@ def evaluate_run(
         loader.without([picture.index for picture in bad]),
         predict_step=run.predict_step,
         on_progress=lambda done, _: advance(count + len(bad) + done, 2 * count),
+        mesh=all_devices(loader.batch_size),
     )
     scores = summarize(predictions, multi_label=run.spec.multi_label, threshold=run.spec.threshold)
     skipped = {"skipped": [picture.reason for picture in bad]} if bad else {}

@@ -5,10 +5,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from jax.sharding import Mesh
+
 from jaxclf.course import Course
 from jaxclf.data.cache import BadImage
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import fingerprint
+from jaxclf.distributed import is_writer
 from jaxclf.keeper import Keeper
 from jaxclf.metrics import Predictions, label_probabilities, search_threshold, summarize
 from jaxclf.models.classifier import Classifier
@@ -32,6 +35,7 @@ def finish(
     predict_step: PredictStep,
     keeper: Keeper,
     observer: Observer,
+    mesh: Mesh | None,
     machine: dict[str, Any],
 ) -> dict[str, Any]:
     """Judges what a run's phases ended with, and writes all but the phases' own files, `summary.json` last.
@@ -43,6 +47,7 @@ def finish(
       model, prepared, valid, bad, predict_step: the network, the data, the validation pictures, what was skipped.
       keeper: waited for, so that the checkpoint that the summary names is there.
       observer: told what happens.
+      mesh: devices that share each batch. Of several processes only one writes.
       machine: `hardware` and `versions`, for the summary.
 
     Returns:
@@ -52,21 +57,22 @@ def finish(
     recipe, latest = course.recipe, course.latest
     assert latest is not None  # there is a phase
     names = [splits.valid.name(int(index)) for index in latest.index]
-    write_predictions(folder, latest, names, spec.classes)
+    if is_writer():
+        write_predictions(folder, latest, names, spec.classes)
     final, steps = course.steps[-1], list(course.steps)
     tta = None
     if recipe.tta_views:
         tta_started = time.perf_counter()
         observer.note(f"test-time augmentation: the plain picture and {recipe.tta_views} views")
         with observer.task("test-time augmentation", len(latest.labels) * (recipe.tta_views + 1)) as progress:
-            tta = score_tta(model, variables, valid, recipe, latest, predict_step, progress)
+            tta = score_tta(model, variables, valid, recipe, latest, predict_step, progress, mesh)
         brought = {name: tta[name] for name in ("loss", "accuracy", "loss_difference")}
         steps.append({"name": "test-time augmentation", "seconds": time.perf_counter() - tta_started, **brought})
     test = None
     if splits.test is not None:
         with observer.task("judging the test part", len(splits.test)) as progress:
-            test, submission = score_test(model, variables, splits.test, recipe, valid, predict_step, progress)
-        if submission is not None:
+            test, submission = score_test(model, variables, splits.test, recipe, valid, predict_step, progress, mesh)
+        if submission is not None and is_writer():
             write_submission(folder, submission)
     extra = multi_label_figures(latest, recipe.threshold) if recipe.multi_label else {}
     keeper.wait()
@@ -97,7 +103,8 @@ def finish(
         "precision": spec.precision,
         **machine,
     }
-    write_summary(folder, summary)
+    if is_writer():
+        write_summary(folder, summary)
     return summary
 
 

@@ -2,15 +2,18 @@
 
 import contextlib
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxclf.checkpoint import PendingCheckpoint, start_checkpoint
 from jaxclf.course import Course
+from jaxclf.distributed import any_process, is_writer
 from jaxclf.interruption import Interrupted, StopSignals
 from jaxclf.metrics import Predictions
 from jaxclf.run_folder import CHECKPOINTS, metrics_size
@@ -19,6 +22,8 @@ from jaxclf.state import TrainState
 
 #: Checkpoints from within phases that a run keeps, beside the one with the lowest validation loss of each phase.
 MAX_SNAPSHOTS = 3
+#: Several processes ask each other every so many steps whether to stop or to write a checkpoint.
+AGREE_EVERY = 10
 #: Ends the name of a checkpoint that is being removed.
 REMOVED = ".partial"
 
@@ -51,8 +56,7 @@ class Keeper:
         Raises:
           Interrupted: after writing one, if the run is asked to stop.
         """
-        asked = self.stop is not None and self.stop.requested is not None
-        due = boundary.cycle_end or time.monotonic() - self._time >= 60.0 * self.every
+        asked, due = self._wanted(boundary)
         if not asked and not due:
             return
         place = f"epoch{boundary.epoch + 1}" if boundary.epoch_end else f"step{boundary.step}"
@@ -72,8 +76,18 @@ class Keeper:
         self._snapshots.append((course.number, boundary.valid_loss, path))
         if asked:
             self.wait()
-            assert self.stop is not None and self.stop.requested is not None
-            raise Interrupted(self.stop.requested, f"stopped at step {boundary.step} of phase {course.phase.name!r}")
+            number = (self.stop and self.stop.requested) or signal.SIGTERM  # it may have come to another process
+            raise Interrupted(number, f"stopped at step {boundary.step} of phase {course.phase.name!r}")
+
+    def _wanted(self, boundary: Boundary) -> tuple[bool, bool]:
+        """Whether the run is asked to stop, and whether a checkpoint is due; several processes agree, now and then."""
+        asked = self.stop is not None and self.stop.requested is not None
+        due = time.monotonic() - self._time >= 60.0 * self.every
+        if jax.process_count() > 1:
+            if not boundary.epoch_end and boundary.step % AGREE_EVERY:
+                return False, False
+            asked, due = any_process(asked), any_process(due)
+        return asked, due or boundary.cycle_end
 
     def phase_end(self, course: Course, number: int, phase_epoch: int, state: TrainState) -> str:
         """Keeps what phase `number` ended with, which `course` has gone past; returns its path within the run."""
@@ -132,7 +146,8 @@ class Keeper:
         for entry in self._snapshots[:-MAX_SNAPSHOTS]:
             number, loss, path = entry
             if loss is None or loss != best[number]:
-                remove_checkpoint(path)
+                if is_writer():
+                    remove_checkpoint(path)
                 self._snapshots.remove(entry)
 
 

@@ -46,6 +46,12 @@ def data_mesh(num_devices: int | None = None) -> Mesh:
     return Mesh(np.asarray(devices[:number]), (AXIS,), axis_types=(AxisType.Auto,))
 
 
+def all_devices(batch_size: int = 0) -> Mesh | None:
+    """The mesh of all devices, for work that may as well run on one: None where there is one, or they cannot share."""
+    number = len(jax.devices())
+    return data_mesh() if number > 1 and batch_size % number == 0 else None
+
+
 def check_divisible(batch_size: int, mesh: Mesh | None) -> None:
     """Raises ValueError, naming sizes that fit, unless each device gets equally many rows of a batch.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import Mesh
 
 from jaxclf import __version__
 from jaxclf.checkpoint import load_variables
@@ -18,12 +19,14 @@ from jaxclf.config import Phase, Recipe
 from jaxclf.course import Course
 from jaxclf.data.roster import make_roster
 from jaxclf.data.sources import fingerprint
+from jaxclf.distributed import any_process, is_writer
 from jaxclf.features import variables_digest
 from jaxclf.finish import finish
 from jaxclf.inference import predict
 from jaxclf.interruption import Interrupted, StopSignals
 from jaxclf.keeper import Keeper
 from jaxclf.loop import NonFiniteLoss
+from jaxclf.mesh import check_divisible, data_mesh
 from jaxclf.metrics import summarize
 from jaxclf.models.classifier import Classifier
 from jaxclf.resume import Point, Request, check_recipe, check_same, read_request, resume_point, write_request
@@ -46,6 +49,7 @@ class _Work(NamedTuple):
     keeper: Keeper
     observer: Observer
     stop: StopSignals | None
+    mesh: Mesh | None
 
 
 def run_recipe(
@@ -56,6 +60,7 @@ def run_recipe(
     overwrite: bool = False,
     resume: bool = False,
     checkpoint_every: float = 10.0,
+    num_devices: int | None = None,
     stop: StopSignals | None = None,
     observer: Observer | None = None,
 ) -> dict[str, Any]:
@@ -72,6 +77,7 @@ def run_recipe(
       overwrite: replace a run that `out` holds.
       resume: go on with the run that `out` holds, if there is one; of a finished one, return the summary.
       checkpoint_every: minutes between checkpoints inside a phase; cycle ends and phase ends make one in any case.
+      num_devices: devices that share each batch, in equal parts; None takes all there are.
       stop: entered signals; when one comes during training, the step is finished, a checkpoint written, and
         `Interrupted` raised.
       observer: told what happens.
@@ -90,6 +96,8 @@ def run_recipe(
         raise ValueError(f"checkpoint_every={checkpoint_every} minutes must not be negative")
     if recipe.deterministic:
         enable_determinism()
+    mesh = data_mesh(num_devices)
+    check_divisible(recipe.batch_size, mesh)
     folder = check_out(out, overwrite=overwrite or resume)
     begun = read_request(folder) if resume else None
     if begun is not None:
@@ -115,9 +123,12 @@ def run_recipe(
         "data": {"fingerprint": fingerprint(splits.whole), "layout": splits.layout},
     }
     keeper = Keeper(folder, metadata, every=checkpoint_every, stop=stop)
+    any_process(False)  # all have looked at the folder
     if begun is None:
-        create_run(folder, recipe)
-        write_request(folder, request, roster)
+        if is_writer():
+            create_run(folder, recipe)
+            write_request(folder, request, roster)
+        any_process(False)
         point = Point(Course(recipe), None, None)
     else:
         point = resume_point(folder, recipe, keeper, observer.note)
@@ -125,7 +136,7 @@ def run_recipe(
     model = spec.create()
     variables = prepared.initial_variables(recipe.seed) if point.path is None else load_variables(point.path)
     predict_step = make_predict_step(model, preprocess=spec.preprocess)
-    work = _Work(folder, model, loaders, predict_step, keeper, observer, stop)
+    work = _Work(folder, model, loaders, predict_step, keeper, observer, stop, mesh if mesh.size > 1 else None)
     course = point.course
     with _explained(keeper, data, folder, recipe):
         while not course.finished:
@@ -133,7 +144,7 @@ def run_recipe(
             point = point._replace(fit=None)
         return finish(
             folder, data, course, variables, model=model, prepared=prepared, valid=loaders.valid[recipe.image_size],
-            bad=bad, predict_step=predict_step, keeper=keeper, observer=observer,
+            bad=bad, predict_step=predict_step, keeper=keeper, observer=observer, mesh=work.mesh,
             machine={"hardware": hardware(), "versions": versions()},
         )  # fmt: skip
 
@@ -158,13 +169,17 @@ def _run_phase(work: _Work, variables: Tree, course: Course, point: Point) -> Tr
     def on_phase(phase: Phase, rate: FoundRate | None) -> None:
         """The phase as it will really run: its rates are found."""
         course.set_phase(phase)
-        write_recipe(folder, course.recipe)
-        if rate is not None:
-            course.rates.append(rate.to_dict())
-            write_rates(folder, course.rates)
+        course.rates += [] if rate is None else [rate.to_dict()]
+        if is_writer():
+            write_recipe(folder, course.recipe)
+            write_rates(folder, course.rates) if course.rates else None
+
+    def on_log(row: dict[str, Any]) -> None:
+        if is_writer():
+            append_metrics(folder, row)
 
     def on_epoch(row: dict[str, Any], state: TrainState) -> None:
-        append_metrics(folder, row)
+        on_log(row)
         observer.epoch(row)
 
     done = run_phase(
@@ -176,8 +191,9 @@ def _run_phase(work: _Work, variables: Tree, course: Course, point: Point) -> Tr
         observer=observer,
         previous_lr=course.previous_lr,
         predict_step=work.predict_step,
+        mesh=work.mesh,
         on_phase=on_phase,
-        on_log=lambda row: append_metrics(folder, row),
+        on_log=on_log,
         on_epoch=on_epoch,
         on_boundary=lambda boundary, take: work.keeper.at_boundary(course, boundary, take),
         restore=point.restore if point.fit is not None else None,
@@ -196,7 +212,7 @@ def _judge(work: _Work, variables: Tree, course: Course, done: PhaseResult) -> N
     if done.phase.cut is not None or (done.phase.image_size or recipe.image_size) != recipe.image_size:
         # Every phase is judged on the same: whole pictures, at the size that is used afterwards.
         valid = work.loaders.valid[recipe.image_size]
-        predictions = predict(work.model, variables, valid, predict_step=work.predict_step)
+        predictions = predict(work.model, variables, valid, predict_step=work.predict_step, mesh=work.mesh)
     assert predictions is not None  # there is a validation loader
     scores = summarize(predictions, multi_label=recipe.multi_label, threshold=recipe.threshold)
     step = {

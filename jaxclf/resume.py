@@ -13,9 +13,19 @@ from jaxclf.checkpoint import find_checkpoints, load_part, restore_checkpoint
 from jaxclf.config import Recipe, from_dict
 from jaxclf.course import Course
 from jaxclf.data.roster import Roster, roster_differences
+from jaxclf.distributed import any_process, is_writer
 from jaxclf.files import write_atomic, write_npz
 from jaxclf.keeper import Keeper, remove_checkpoint, to_predictions
-from jaxclf.run_folder import CHECKPOINTS, RATES, RECORDS, REQUEST, SUMMARY, truncate_metrics, write_recipe
+from jaxclf.run_folder import (
+    CHECKPOINTS,
+    RATES,
+    RECORDS,
+    REQUEST,
+    SUMMARY,
+    check_metrics,
+    truncate_metrics,
+    write_recipe,
+)
 from jaxclf.snapshot import Best, Snapshot
 from jaxclf.state import TrainState
 
@@ -176,7 +186,7 @@ def resume_point(out: Path, recipe: Recipe, keeper: Keeper, note: Callable[[str]
     """
     folder = out / CHECKPOINTS
     found = sorted(find_checkpoints(folder), key=lambda entry: _moment(entry[1]))
-    point = Point(Course(recipe), None, None)
+    point, size = Point(Course(recipe), None, None), 0
     for path, metadata in reversed(found):
         try:
             latest = to_predictions(load_part(path, "latest_predictions"))
@@ -185,18 +195,13 @@ def resume_point(out: Path, recipe: Recipe, keeper: Keeper, note: Callable[[str]
             record = metadata["course"]
             rates = json.loads((out / RATES).read_text(encoding="utf-8")) if record["num_rates"] else []
             course = Course.from_dict(record, recipe, rates, latest)
-            truncate_metrics(out, record["metrics_size"])
+            check_metrics(out, record["metrics_size"])
         except (ValueError, OSError, KeyError) as error:
             note(f"checkpoint {path} cannot be used, so an older one is taken: {error}")
             continue
-        point = Point(course, path, record["fit"])
+        point, size = Point(course, path, record["fit"]), record["metrics_size"]
         break
-    if point.path is None:
-        truncate_metrics(out, 0)
     kept = [entry for entry in found if point.path is not None and _moment(entry[1]) <= _moment(_at(found, point.path))]
-    for path in folder.iterdir() if folder.is_dir() else []:
-        if path not in [entry[0] for entry in kept]:
-            remove_checkpoint(path) if not path.suffix else shutil.rmtree(path, ignore_errors=True)
     if point.path is not None:
         snapshots = [
             (data["progress"]["phase_number"], data["course"]["valid_loss"], path)
@@ -204,8 +209,20 @@ def resume_point(out: Path, recipe: Recipe, keeper: Keeper, note: Callable[[str]
             if data["course"]["fit"] is not None
         ]
         keeper.adopt(point.path, snapshots)
-    write_recipe(out, point.course.recipe)
+    any_process(False)  # all have read
+    if is_writer():
+        _clean(out, point, [entry[0] for entry in kept], size)
+    any_process(False)
     return point
+
+
+def _clean(out: Path, point: Point, kept: list[Path], size: int) -> None:
+    """Takes the RUN folder back to the moment of a point."""
+    truncate_metrics(out, size)
+    for path in (out / CHECKPOINTS).glob("*"):
+        if path not in kept:
+            remove_checkpoint(path) if not path.suffix else shutil.rmtree(path, ignore_errors=True)
+    write_recipe(out, point.course.recipe)
 
 
 def _moment(metadata: dict[str, Any]) -> tuple[int, int, int]:

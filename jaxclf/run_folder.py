@@ -92,14 +92,14 @@ def metrics_size(out: Path) -> int:
     return (out / METRICS).stat().st_size if (out / METRICS).exists() else 0
 
 
-def truncate_metrics(out: Path, size: int) -> None:
-    """Takes `metrics.jsonl` back to what it was when it had `size` bytes.
-
-    Raises:
-      ValueError: if it has fewer.
-    """
+def check_metrics(out: Path, size: int) -> None:
+    """Raises ValueError if `metrics.jsonl` has fewer than `size` bytes."""
     if metrics_size(out) < size:
         raise ValueError(f"{out / METRICS} was cut short: it has {metrics_size(out)} bytes and had {size}")
+
+
+def truncate_metrics(out: Path, size: int) -> None:
+    """Takes `metrics.jsonl` back to what it was when it had `size` bytes."""
     if size or (out / METRICS).exists():
         os.truncate(out / METRICS, size)
 

@@ -1,6 +1,7 @@
 """A finished run: its network and settings out of the RUN folder, ready to predict."""
 
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +15,7 @@ import numpy as np
 from jaxclf.checkpoint import load_variables, read_metadata
 from jaxclf.config import Preprocess, Recipe, from_dict, from_json
 from jaxclf.data.decode import Picture, evaluation_pixels
+from jaxclf.mesh import all_devices, data_mesh, replicate, shard_batch
 from jaxclf.metrics import label_probabilities, probabilities
 from jaxclf.models.classifier import Classifier, create_classifier
 from jaxclf.prediction import Prediction, decide
@@ -108,9 +110,18 @@ class Run:
           batch_size: rows that the network sees; the missing ones are padding, so that one compile serves all.
         """
         padding = [(0, (batch_size or len(images)) - len(images)), (0, 0), (0, 0), (0, 0)]
-        logits = jax.device_get(self.predict_step(self.variables, np.pad(images, padding)))[: len(images)]
+        padded: Any = np.pad(images, padding)
+        mesh = all_devices(len(padded))
+        variables = self.variables if mesh is None else self._replicated
+        padded = padded if mesh is None else shard_batch(padded, mesh)
+        logits = jax.device_get(self.predict_step(variables, padded))[: len(images)]
         scaled = np.asarray(logits, np.float64) / self.temperature
         return label_probabilities(scaled) if self.spec.multi_label else probabilities(scaled)
+
+    @functools.cached_property
+    def _replicated(self) -> Tree:
+        """The variables on every device."""
+        return replicate(self.variables, data_mesh())
 
     def decide(self, probabilities: np.ndarray) -> Iterator[Prediction]:
         """The predictions that follow from calibrated `probabilities`."""

@@ -5,6 +5,7 @@ import io
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxclf.analysis import compare_predictions, cross_fit_temperature
 from jaxclf.config import Recipe
@@ -33,6 +34,7 @@ def score_tta(
     plain: Predictions,
     predict_step: PredictStep,
     on_progress: OnProgress | None = None,
+    mesh: Mesh | None = None,
 ) -> dict[str, Any]:
     """Figures of test-time augmentation, and its paired difference to the plain pictures' predictions.
 
@@ -49,6 +51,7 @@ def score_tta(
         on_progress=on_progress,
         multi_label=recipe.multi_label,
         predict_step=predict_step,
+        mesh=mesh,
     )
     scores = summarize(views, multi_label=recipe.multi_label, threshold=recipe.threshold)
     return {**scores, "num_views": recipe.tta_views, "augment": augment, **difference(plain, views, recipe)}
@@ -78,6 +81,7 @@ def score_test(
     like: Loader,
     predict_step: PredictStep,
     on_progress: OnProgress | None = None,
+    mesh: Mesh | None = None,
 ) -> tuple[dict[str, Any] | None, str | None]:
     """The test part: (figures, None) where it has labels, (None, the text of submission.csv) where it has none.
 
@@ -91,7 +95,7 @@ def score_test(
         preprocess=like.preprocess,
         cache="none",
     )
-    predictions = predict(model, variables, loader, predict_step=predict_step, on_progress=on_progress)
+    predictions = predict(model, variables, loader, predict_step=predict_step, on_progress=on_progress, mesh=mesh)
     if not source.multi_label and (predictions.labels < 0).any():
         return None, _submission(predictions, source, recipe)
     scores: dict[str, Any] = summarize(predictions, multi_label=recipe.multi_label, threshold=recipe.threshold)

@@ -118,7 +118,10 @@ class Loaders(NamedTuple):
 
 
 def make_loaders(splits: Splits, recipe: Recipe, preprocess: Preprocess) -> Loaders:
-    """The loaders of a recipe's phases. Their caches share the memory: all are kept there, or all on disk."""
+    """The loaders of a recipe's phases. Their caches share the memory: all are kept there, or all on disk.
+
+    Of several processes each gets its part of every batch.
+    """
     sizes = {phase.image_size or recipe.image_size for phase in recipe.phases} | {recipe.image_size}
     kinds = {(phase.image_size or recipe.image_size, phase.augment != "none") for phase in recipe.phases}
     cache: CacheKind = recipe.cache
@@ -127,6 +130,7 @@ def make_loaders(splits: Splits, recipe: Recipe, preprocess: Preprocess) -> Load
         pixels += sum(len(splits.valid) * size**2 for size in sizes)
         cache = "memory" if fits_in_memory(pixels, 1) else "disk"
     common: dict[str, Any] = {"batch_size": recipe.batch_size, "preprocess": preprocess, "cache": cache}
+    common |= {"shard_index": jax.process_index(), "num_shards": jax.process_count()}
     training: dict[str, Any] = {"train": True, "seed": recipe.seed, "sampling": recipe.sampling}
     train = {
         (size, presized): Loader(splits.train, image_size=size, presized=presized, **training, **common)

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import Mesh
 
 from jaxclf.config import Phase, Recipe
 from jaxclf.data.activations import ActivationLoader
@@ -82,6 +83,7 @@ def run_phase(
     observer: Observer,
     previous_lr: float | None = None,
     predict_step: PredictStep | None = None,
+    mesh: Mesh | None = None,
     on_phase: Callable[[Phase, FoundRate | None], None] | None = None,
     on_log: Callable[[Row], None] | None = None,
     on_epoch: Callable[[Row, TrainState], None] | None = None,
@@ -99,6 +101,7 @@ def run_phase(
       observer: told what happens.
       previous_lr: the last layer group's rate in the phase before, for `lr_from="previous"`.
       predict_step: a compiled one for pictures of the recipe's image size.
+      mesh: devices that share each batch.
       on_phase: called before training starts, with the phase as it is run and the test of rates before it.
       on_log, on_epoch, on_boundary: see `jaxclf.fit`.
       restore: from a state like the phase's first one to the snapshot to go on from, inside this phase.
@@ -114,11 +117,11 @@ def run_phase(
     cached = None
     if phase.cut is not None:
         assert isinstance(train, Loader) and isinstance(valid, Loader)
-        train, valid, cached = _activations(model, variables, phase, recipe, train, valid, observer)
+        train, valid, cached = _activations(model, variables, phase, recipe, train, valid, observer, mesh)
         predict_step = None
     rate = None
     if phase.lr_from == "find":
-        rate = _find_rate(model, variables, phase, recipe, train, observer)
+        rate = _find_rate(model, variables, phase, recipe, train, observer, mesh)
     lr = rate.lr if rate is not None else previous_lr
     if phase.lr_from != "given":
         if lr is None:
@@ -129,7 +132,7 @@ def run_phase(
         on_phase(phase, rate)
     start = None
     if restore is not None:
-        program = make_phase_program(model, variables, phase, train, recipe, phase_number=number)
+        program = make_phase_program(model, variables, phase, train, recipe, phase_number=number, mesh=mesh)
         start = restore(jax.eval_shape(lambda: program.create_state(variables, phase, recipe)))
     with training(), observer.phase(phase, number, len(recipe.phases)) as on_step:
         result = fit(
@@ -142,6 +145,7 @@ def run_phase(
             phase_number=number,
             first_epoch=sum(earlier.num_epochs for earlier in recipe.phases[:number]),
             predict_step=predict_step,
+            mesh=mesh,
             on_step=on_step,
             on_log=on_log,
             on_epoch=on_epoch,
@@ -159,6 +163,7 @@ def _activations(
     train: Loader,
     valid: Loader,
     observer: Observer,
+    mesh: Mesh | None,
 ) -> tuple[ActivationLoader, ActivationLoader, dict[str, Any]]:
     """The phase's loaders of activations, and what they are."""
     assert phase.cut is not None
@@ -172,12 +177,18 @@ def _activations(
             train,
             cut=phase.cut,
             seed=recipe.seed,
+            mesh=mesh,
             on_progress=lambda done, _: progress(done, total),
             **bank,  # type: ignore[arg-type]  # the two fields
         )
         before = len(train.kept) * phase.num_views
         held_back = extract_features(
-            model, variables, valid, cut=phase.cut, on_progress=lambda done, _: progress(before + done, total)
+            model,
+            variables,
+            valid,
+            cut=phase.cut,
+            mesh=mesh,
+            on_progress=lambda done, _: progress(before + done, total),
         )
     seconds = time.perf_counter() - started
     cached = {
@@ -207,6 +218,7 @@ def _find_rate(
     recipe: Recipe,
     train: Loader | ActivationLoader,
     observer: Observer,
+    mesh: Mesh | None,
 ) -> FoundRate:
     started = time.perf_counter()
     least, most = FINDER_STEPS
@@ -221,6 +233,7 @@ def _find_rate(
             num_steps=steps,
             settings=recipe,
             augment=phase.augment,
+            mesh=mesh,
             on_step=lambda at: progress(at.step, at.num_steps),
         )
     found = suggestions(curve)

@@ -25,6 +25,11 @@ def fit(
     plan: bool = False,
     resume: bool = False,
     checkpoint_every: float = 10.0,
+    devices: int | None = None,
+    distributed: bool = False,
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
     overwrite: bool = False,
 ) -> Work:
     """Train a classifier on photos, and write a RUN folder.
@@ -55,6 +60,12 @@ def fit(
       resume: go on with the run in RUN where it was killed, to the same result to the bit; begin it if there is none.
         Give the flags it was begun with, or none.
       checkpoint_every: minutes between checkpoints within a phase; the end of a cycle or phase makes one anyway.
+      devices: share each batch among so many devices; none takes all. The batch size is that of all together.
+      distributed: this is one of several processes of one run, as SLURM, Open MPI, a TPU pod or Kubernetes starts them;
+        process 0 writes RUN, which all must see.
+      coordinator: HOST:PORT of process 0, to start several processes by hand.
+      num_processes: how many there are.
+      process_id: which of them this is, from 0.
       overwrite: replace a run that is already in RUN.
     """
     if like_imagenet and unlike_imagenet:
@@ -67,8 +78,13 @@ def fit(
         raise UsageError("give one of --resume and --overwrite: one keeps the run that is there, the other does not")
     if not checkpoint_every >= 0:
         raise UsageError(f"checkpoint_every={checkpoint_every} minutes must not be negative")
-    keeping = {"overwrite": overwrite, "resume": resume, "checkpoint_every": checkpoint_every}
-    return functools.partial(_fit, data, out, settings, recipe, options, plan, keeping)
+    if devices is not None and devices < 1:
+        raise UsageError(f"devices={devices} must be at least 1")
+    if coordinator is None and (num_processes is not None or process_id is not None):
+        raise UsageError("num_processes and process_id go with --coordinator HOST:PORT")
+    processes = (coordinator, num_processes, process_id) if distributed or coordinator is not None else None
+    keeping = {"overwrite": overwrite, "resume": resume, "checkpoint_every": checkpoint_every, "num_devices": devices}
+    return functools.partial(_fit, data, out, settings, recipe, options, plan, keeping, processes)
 
 
 def _fit(
@@ -79,19 +95,27 @@ def _fit(
     options: dict[str, Any],
     plan: bool,
     keeping: dict[str, Any],
+    processes: tuple[str | None, int | None, int | None] | None,
 ) -> int:
+    from jaxclf import distributed
     from jaxclf.cli.report import make_report
     from jaxclf.cli.terminal import Terminal
+    from jaxclf.compilation import enable_determinism
     from jaxclf.data.splits import open_data
     from jaxclf.interruption import StopSignals
     from jaxclf.phase_costs import phase_costs
     from jaxclf.recipe import run_recipe
     from jaxclf.resume import read_request
     from jaxclf.run_folder import REPORT, SUMMARY
+    from jaxclf.setup import Observer
 
     begun = read_request(Path(out)) if keeping["resume"] else None
     no_flags = recipe_name == "eight-steps" and settings == Settings() and not any(options.values())
     recipe = begun.recipe if begun is not None and no_flags else _recipe(recipe_name, settings, options)
+    if recipe.deterministic:
+        enable_determinism()
+    if processes is not None:
+        distributed.initialize(*processes)
     terminal = Terminal()
     if plan:
         splits = open_data(data, valid_fraction=recipe.valid_fraction, seed=recipe.seed)
@@ -101,7 +125,10 @@ def _fit(
         return 0
     finished = keeping["resume"] and (Path(out) / SUMMARY).is_file() and (Path(out) / REPORT).is_file()
     with StopSignals() as stop:
-        summary = run_recipe(data, out, recipe, stop=stop, observer=terminal, **keeping)
+        observer = terminal if processes is None or distributed.is_writer() else Observer()
+        summary = run_recipe(data, out, recipe, stop=stop, observer=observer, **keeping)
+        if observer is not terminal:
+            return 0
         terminal.show_summary(summary)
         if finished:
             return 0

@@ -106,6 +106,7 @@ def _sweep(data: str, settings: Settings, options: dict[str, Any], out: str) -> 
             fold_seed=settings.seed,
             loss=loss,
             multi_label=settings.multi_label,
+            mesh=data_mesh() if len(jax.devices()) > 1 else None,
             on_progress=advance,
         )
     folder.mkdir(parents=True, exist_ok=True)
@@ -152,8 +153,12 @@ def pooled_features(model: Any, variables: Any, loader: Any, on_progress: Any) -
     import numpy as np
 
     from jaxclf.features import extract_features
+    from jaxclf.mesh import all_devices
 
-    found = extract_features(model, variables, loader, cut="pooled", dtype="float32", on_progress=on_progress)
+    mesh = all_devices(loader.batch_size)
+    found = extract_features(
+        model, variables, loader, cut="pooled", dtype="float32", mesh=mesh, on_progress=on_progress
+    )
     return np.asarray(found.rows(np.arange(len(found)))), found.labels
 
 
