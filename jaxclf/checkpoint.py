@@ -112,7 +112,7 @@ def start_checkpoint(
     if folder.exists():
         raise ValueError(f"checkpoint {folder} exists already; choose another path or remove it")
     parts = _parts(state) | {name: _flatten(tree) for name, tree in (extra or {}).items()}
-    # Copies: on a CPU the host's view of an array is the array, and its buffer is the next step's to overwrite.
+    # Copies: the host's view of an array on a CPU is the array, whose buffer the next step is to have.
     host = {name: {leaf: np.array(value) for leaf, value in leaves.items()} for name, leaves in parts.items()}
     manifest = {name: _manifest(leaves) for name, leaves in host.items()}
     record = {"format_version": FORMAT_VERSION, "manifest": manifest, "metadata": dict(metadata)}

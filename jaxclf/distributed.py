@@ -92,6 +92,8 @@ def any_process(flag: bool) -> bool:
 
 def lost_process(error: BaseException) -> bool:
     """Whether an error that JAX raised says that another process has gone."""
+    if _witness is None:
+        return False
     import jax
 
     signs = ("gloo", "nccl", "coordination service", "connection reset", "connection closed", "heartbeat")
@@ -100,9 +102,9 @@ def lost_process(error: BaseException) -> bool:
 
 def finish() -> None:
     """Ends a run that went well: waits for all processes to get here. Without several, does nothing."""
-    import jax
-
     if _witness is not None:
+        import jax
+
         jax.distributed.shutdown()
         _dismiss()
 

@@ -79,15 +79,15 @@ def test_stopped_three_times_it_ends_with_the_same_bits(undisturbed, photos, tmp
 
 def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(undisturbed, photos, tmp_path):
     out = tmp_path / "run"
-    stop_at(photos, out, WHOLE, 1, 5)
-    newest = out / "checkpoints" / "phase2-step5"
+    stop_at(photos, out, WHOLE, 1, 8)  # in the third epoch; the record already tells of the second
+    newest = out / "checkpoints" / "phase2-step8"
     for file in (newest / "training").rglob("*"):
         if file.is_file() and file.stat().st_size > 1000:
             file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    (out / "checkpoints" / "phase2-step6.orbax-checkpoint-tmp").mkdir()
+    (out / "checkpoints" / "phase2-step9.orbax-checkpoint-tmp").mkdir()
     observer = SignalAt(9, 9)
     run_recipe(photos, out, WHOLE, resume=True, observer=observer)
-    assert any("phase2-step5 cannot be used" in note for note in observer.notes)
+    assert any("phase2-step8 cannot be used" in note for note in observer.notes)
     assert any("phase 2 of 2, epoch 2, batch 1" in note for note in observer.notes)
     assert_same_run(undisturbed, out)
     assert {path.name for path, _ in find_checkpoints(out / "checkpoints")} == {

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from jaxclf import distributed
 from jaxclf.interruption import Interrupted, StopSignals
 
 EXIT_FAILED = 1
@@ -42,7 +43,9 @@ def _run(arguments: list[str], debug: bool) -> None:
     try:
         command = parse(table, prog, description, rest)
         enable_compilation_cache()
-        sys.exit(command())
+        code = command()
+        distributed.finish()
+        sys.exit(code)
     except BrokenPipeError:  # the reader, say `head`, has seen enough
         sys.stderr.close()
         sys.exit(EXIT_FAILED)
@@ -51,6 +54,8 @@ def _run(arguments: list[str], debug: bool) -> None:
     except (ValueError, OSError) as error:
         _fail(str(error), EXIT_FAILED, debug)
     except Exception as error:
+        if distributed.lost_process(error):
+            _fail(distributed.LOST, EXIT_FAILED, debug)
         text = f"unexpected {type(error).__name__}: {error} (this is a bug in jaxclf; --debug shows where)"
         _fail(text, EXIT_FAILED, debug)
 
@@ -61,4 +66,4 @@ def _fail(message: str, code: int, debug: bool) -> None:
 
         traceback.print_exc()
     sys.stderr.write(f"jaxclf: error: {message}\n" if code <= 128 else f"jaxclf: {message}\n")
-    sys.exit(code)
+    distributed.leave(code)

@@ -71,6 +71,7 @@ def sweep(
 
 def _sweep(data: str, settings: Settings, options: dict[str, Any], out: str) -> int:
     from jaxclf.cli.terminal import Terminal
+    from jaxclf.mesh import all_devices
     from jaxclf.models import get_config
     from jaxclf.setup import prepare
     from jaxclf.sweep import sweep_heads
@@ -106,7 +107,7 @@ def _sweep(data: str, settings: Settings, options: dict[str, Any], out: str) -> 
             fold_seed=settings.seed,
             loss=loss,
             multi_label=settings.multi_label,
-            mesh=data_mesh() if len(jax.devices()) > 1 else None,
+            mesh=all_devices(),
             on_progress=advance,
         )
     folder.mkdir(parents=True, exist_ok=True)
