@@ -109,13 +109,16 @@ def finish() -> None:
         _dismiss()
 
 
-def leave(code: int) -> NoReturn:
-    """Ends this process after an error was printed, with this exit code.
+def leave(code: int, *, lost: bool = False) -> NoReturn:
+    """Ends this process after an error, with this exit code.
 
-    With several processes at once and without waiting for the others: these end because this one is gone.
+    With several processes at once and without waiting for the others: these end because this one is gone. What went
+    wrong has been printed; or another process was `lost`, and then the last line, which says so, appears by itself,
+    whether Python or JAX's C++ was the first to notice.
     """
     several = _witness is not None
-    _dismiss()
+    if not lost:
+        _dismiss()
     if several:
         sys.stdout.flush()
         sys.stderr.flush()

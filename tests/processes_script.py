@@ -109,8 +109,10 @@ def main(folder, process_id, port, victim, mode):
     try:
         loop.fit(model, variables, HEAD, loader(22), on_step=on_step, mesh=mesh)
     except Exception as error:
-        sys.stderr.write(f"jaxclf: error: {distributed.LOST if distributed.lost_process(error) else error}\n")
-        distributed.leave(1)
+        lost = distributed.lost_process(error)
+        if not lost:
+            sys.stderr.write(f"jaxclf: error: {error}\n")
+        distributed.leave(1, lost=lost)
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ def test_the_place_follows_from_the_size(monkeypatch):
         def memory_stats(self):
             return {"bytes_limit": 400}
 
-    monkeypatch.setattr(features.jax, "devices", lambda: [Accelerator()])
+    monkeypatch.setattr(features.jax, "local_devices", lambda: [Accelerator()])
     assert [features.choose_placement(size) for size in (100, 101, 1001)] == ["device", "host", "disk"]
 
 

@@ -33,7 +33,7 @@ def found(tmp_path_factory):
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.returncode == 0, done.stderr[-1500:]
     return json.loads(done.stdout)
 
 
