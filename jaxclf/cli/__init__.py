@@ -55,7 +55,7 @@ def _run(arguments: list[str], debug: bool) -> None:
         _fail(str(error), EXIT_FAILED, debug)
     except Exception as error:
         if distributed.lost_process(error):
-            _fail(distributed.LOST, EXIT_FAILED, debug)
+            distributed.leave(EXIT_FAILED, lost=True)
         text = f"unexpected {type(error).__name__}: {error} (this is a bug in jaxclf; --debug shows where)"
         _fail(text, EXIT_FAILED, debug)
 

@@ -132,7 +132,7 @@ def _fit(
         terminal.show_summary(summary)
         if finished:
             return 0
-        make_report(out, data, terminal)
+        make_report(out, data, terminal, apart=processes is not None)
     terminal.show_files(out)
     return 0
 

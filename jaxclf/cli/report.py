@@ -3,6 +3,8 @@
 import functools
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,13 +53,16 @@ def _report(run: str, data: str | None, check: bool) -> int:
     return 0
 
 
-def make_report(out: str | os.PathLike[str], data: str | os.PathLike[str], terminal: "Terminal") -> None:
+def make_report(
+    out: str | os.PathLike[str], data: str | os.PathLike[str], terminal: "Terminal", *, apart: bool = False
+) -> None:
     """The report at the end of a run, data check included. What fails here is a warning: the run is done and stays.
 
     Args:
       out: the finished RUN.
       data: DATA of the run. With more than `MAX_CHECKED` pictures the check is left out, and a line says so.
       terminal: where progress and warnings go.
+      apart: in a process of its own, on the CPU: one of several processes cannot read a checkpoint by itself.
     """
     from jaxclf.report import write_report
 
@@ -69,8 +74,16 @@ def make_report(out: str | os.PathLike[str], data: str | os.PathLike[str], termi
     except Exception as error:  # whatever it is, the report is still of use
         terminal.note(f"warning: the photos could not be checked: {error}; {later}")
     try:
-        with terminal.task("writing the report", 1) as progress:
-            write_report(out, data=data, check=found, on_progress=progress)
+        if apart:
+            command = [sys.executable, "-m", "jaxclf", "report", str(out), str(data)]
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, env=os.environ | {"JAX_PLATFORMS": "cpu"}
+            )
+            if done.returncode:
+                raise ValueError(done.stderr.strip().rpartition("\n")[2])
+        else:
+            with terminal.task("writing the report", 1) as progress:
+                write_report(out, data=data, check=found, on_progress=progress)
     except Exception as error:  # whatever it is, the run is done
         terminal.note(f"warning: the report could not be written: {error}; `jaxclf report {out} {data}` tries again")
     if found is not None and found.errors:
