@@ -105,6 +105,8 @@ def check_train_step(platform, dtype, head, block, frozen):
     batch = abstract_batch((presize(SIZE), presize(SIZE), 3), jnp.uint8)
     exported = export.export(step, platforms=(platform,))(state, batch, KEY)
     text = check_program(exported, platform)
+    # XLA has no GPU kernel for the first that sums in a fixed order, and a scatter's order is fixed by sorting only.
+    assert "select_and_scatter" not in text and "stablehlo.scatter" not in text, "--deterministic"
     products = layer_products(text)
     assert set(products) == {"f32" if dtype == "float32" else "bf16"}
     # What leaves the step is what entered it: it can be donated and fed back.
