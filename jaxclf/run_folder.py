@@ -42,7 +42,7 @@ def check_out(out: str | os.PathLike[str], *, overwrite: bool) -> Path:
     if present and not any(name in CONTENTS for name in present):
         raise ValueError(f"out={folder} is not empty and holds no run (found {foreign[0]}); choose another folder")
     if present and not overwrite:
-        state = "a finished run" if SUMMARY in present else "a run that did not finish"
+        state = "a finished run" if SUMMARY in present else "a run that did not finish: go on with it by --resume"
         raise ValueError(f"out={folder} already holds {state}; choose another folder, or replace it with --overwrite")
     ancestor = folder
     while not ancestor.exists():

@@ -161,7 +161,9 @@ def load_run(run: str | os.PathLike[str]) -> Run:
     if not (folder / RECIPE).is_file():
         raise ValueError(f"{folder} is not a run: it holds no {RECIPE}; give the --out folder of a `jaxclf fit`")
     if not (folder / SUMMARY).is_file():
-        raise ValueError(f"the run in {folder} did not finish: it has no {SUMMARY}; run `jaxclf fit` again")
+        raise ValueError(
+            f"the run in {folder} did not finish: it has no {SUMMARY}; go on with `jaxclf fit DATA --out {folder} --resume`"
+        )
     try:
         recipe = from_json(Recipe, (folder / RECIPE).read_text(encoding="utf-8"))
         summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))

@@ -88,7 +88,9 @@ def test_killed_at_random_moments(photos, tmp_path):
             sorted(entry.name for entry in (out / "checkpoints").iterdir()) if (out / "checkpoints").exists() else []
         )
         again = finish(start(photos, out, path))
-        resumed = next((line for line in again.splitlines() if line.startswith("resuming")), "begun anew")
+        resumed = next(
+            (line for line in again.splitlines() if line.startswith("resuming")), "begun anew, or finished already"
+        )
         assert_same_run(baseline, out)
         last = said[-1] if said else "nothing"
         print(

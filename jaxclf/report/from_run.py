@@ -105,7 +105,9 @@ def _read_record(folder: Path) -> tuple[dict[str, Any], Recipe]:
     if not (folder / RECIPE).is_file():
         raise ValueError(f"{folder} is not a run: it holds no {RECIPE}; give the --out folder of a `jaxclf fit`")
     if not (folder / SUMMARY).is_file():
-        raise ValueError(f"the run in {folder} did not finish: it has no {SUMMARY}; run `jaxclf fit` again")
+        raise ValueError(
+            f"the run in {folder} did not finish: it has no {SUMMARY}; go on with `jaxclf fit DATA --out {folder} --resume`"
+        )
     recipe = _parsed(folder / RECIPE, lambda text: from_json(Recipe, text))
     summary = _parsed(folder / SUMMARY, json.loads)
     if not isinstance(summary, dict):
