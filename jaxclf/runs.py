@@ -162,7 +162,7 @@ def load_run(run: str | os.PathLike[str]) -> Run:
         raise ValueError(f"{folder} is not a run: it holds no {RECIPE}; give the --out folder of a `jaxclf fit`")
     if not (folder / SUMMARY).is_file():
         raise ValueError(
-            f"the run in {folder} did not finish: it has no {SUMMARY}; go on with `jaxclf fit DATA --out {folder} --resume`"
+            f"the run in {folder} did not finish: it has no {SUMMARY}; go on with `jaxclf fit` and --resume"
         )
     try:
         recipe = from_json(Recipe, (folder / RECIPE).read_text(encoding="utf-8"))

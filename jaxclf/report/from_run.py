@@ -106,7 +106,7 @@ def _read_record(folder: Path) -> tuple[dict[str, Any], Recipe]:
         raise ValueError(f"{folder} is not a run: it holds no {RECIPE}; give the --out folder of a `jaxclf fit`")
     if not (folder / SUMMARY).is_file():
         raise ValueError(
-            f"the run in {folder} did not finish: it has no {SUMMARY}; go on with `jaxclf fit DATA --out {folder} --resume`"
+            f"the run in {folder} did not finish: it has no {SUMMARY}; go on with `jaxclf fit` and --resume"
         )
     recipe = _parsed(folder / RECIPE, lambda text: from_json(Recipe, text))
     summary = _parsed(folder / SUMMARY, json.loads)
