@@ -109,7 +109,9 @@ def run_recipe(
     check_outside(data, folder)
     prepared = prepare(data, recipe, observer)
     splits, spec, _ = prepared
-    roster = make_roster(splits)
+    pictures = sum(len(part) for part in (splits.train, splits.valid, splits.test) if part is not None)
+    with observer.task("reading", pictures) as progress:
+        roster = make_roster(splits, progress)
     request = make_request(data, recipe, prepared)
     if begun is not None:
         for line in check_same(folder, begun, request, roster):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxclf.data.archives import ZipMember
+from jaxclf.data.cache import OnProgress
 from jaxclf.data.loader import default_num_threads
 from jaxclf.data.sources import DataSource, listing
 from jaxclf.data.splits import Splits
@@ -15,9 +16,13 @@ from jaxclf.data.splits import Splits
 Roster = dict[str, np.ndarray]
 
 
-def make_roster(splits: Splits) -> Roster:
-    """The pictures of all parts. Every byte of a file is read once; of a zip, its table of contents is enough."""
+def make_roster(splits: Splits, on_progress: OnProgress | None = None) -> Roster:
+    """The pictures of all parts. Every byte of a file is read once; of a zip, its table of contents is enough.
+
+    `on_progress` is called with (pictures done, pictures in all).
+    """
     parts = {"train": splits.train, "valid": splits.valid, "test": splits.test}
+    total = sum(len(source) for source in parts.values() if source is not None)
     rows: list[tuple[str, str, str]] = []
     checksums: list[int] = []
     with concurrent.futures.ThreadPoolExecutor(default_num_threads()) as pool:
@@ -25,7 +30,10 @@ def make_roster(splits: Splits) -> Roster:
             if source is None:
                 continue
             rows += [(part, source.name(index), _label(source, index)) for index in range(len(source))]
-            checksums += pool.map(lambda index, source=source: _checksum(source, index), range(len(source)))
+            for checksum in pool.map(lambda index, source=source: _checksum(source, index), range(len(source))):
+                checksums.append(checksum)
+                if on_progress is not None and len(checksums) % 100 == 0:
+                    on_progress(len(checksums), total)
     columns = dict(zip(("parts", "names", "labels"), np.array(rows, np.str_).reshape(-1, 3).T, strict=True))
     return {**columns, "checksums": np.array(checksums, np.int64)}
 
