@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -75,9 +75,7 @@ class Keeper:
         self._write(path, course, course.number, done, snapshot.state, fit, extra, valid_loss=boundary.valid_loss)
         self._snapshots.append((course.number, boundary.valid_loss, path))
         if asked:
-            self.wait()
-            number = (self.stop and self.stop.requested) or signal.SIGTERM  # it may have come to another process
-            raise Interrupted(number, f"stopped at step {boundary.step} of phase {course.phase.name!r}")
+            self._stop(f"stopped at step {boundary.step} of phase {course.phase.name!r}")
 
     def _wanted(self, boundary: Boundary) -> tuple[bool, bool]:
         """Whether the run is asked to stop, and whether a checkpoint is due; several processes agree, now and then."""
@@ -94,6 +92,16 @@ class Keeper:
         name = f"{CHECKPOINTS}/phase{number + 1}"
         self._write(self.folder / name, course, number, phase_epoch, state, None, {})
         return name
+
+    def stop_if_asked(self, message: str) -> None:
+        """Waits for the last checkpoint and raises Interrupted, with this message, if the run is asked to stop."""
+        if any_process(self.stop is not None and self.stop.requested is not None):
+            self._stop(message)
+
+    def _stop(self, message: str) -> NoReturn:
+        self.wait()
+        number = (self.stop and self.stop.requested) or signal.SIGTERM  # it may have come to another process
+        raise Interrupted(number, message)
 
     def last_good(self) -> str:
         """A sentence about the newest checkpoint."""

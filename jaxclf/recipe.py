@@ -184,26 +184,35 @@ def _run_phase(work: _Work, variables: Tree, course: Course, point: Point) -> Tr
         on_log(row)
         observer.epoch(row)
 
-    done = run_phase(
-        work.model,
-        variables,
-        course.recipe,
-        number,
-        work.loaders,
-        observer=observer,
-        previous_lr=course.previous_lr,
-        predict_step=work.predict_step,
-        mesh=work.mesh,
-        on_phase=on_phase,
-        on_log=on_log,
-        on_epoch=on_epoch,
-        on_boundary=lambda boundary, take: work.keeper.at_boundary(course, boundary, take),
-        restore=point.restore if point.fit is not None else None,
-        training=work.stop.deferred if work.stop is not None else contextlib.nullcontext,
-    )
-    variables = done.fit.state.averaged
-    _judge(work, variables, course, done)
-    work.keeper.phase_end(course, number, done.fit.epochs[-1]["epoch"] + 1, done.fit.state)
+    with contextlib.ExitStack() as until_saved:
+
+        def training() -> contextlib.AbstractContextManager[None]:
+            """Entered when training starts: from there until the phase is saved, nothing is to be lost."""
+            if work.stop is not None:
+                until_saved.enter_context(work.stop.deferred())
+            return contextlib.nullcontext()
+
+        done = run_phase(
+            work.model,
+            variables,
+            course.recipe,
+            number,
+            work.loaders,
+            observer=observer,
+            previous_lr=course.previous_lr,
+            predict_step=work.predict_step,
+            mesh=work.mesh,
+            on_phase=on_phase,
+            on_log=on_log,
+            on_epoch=on_epoch,
+            on_boundary=lambda boundary, take: work.keeper.at_boundary(course, boundary, take),
+            restore=point.restore if point.fit is not None else None,
+            training=training,
+        )
+        variables = done.fit.state.averaged
+        _judge(work, variables, course, done)
+        work.keeper.phase_end(course, number, done.fit.epochs[-1]["epoch"] + 1, done.fit.state)
+        work.keeper.stop_if_asked(f"stopped after phase {done.phase.name!r}")
     return variables
 
 

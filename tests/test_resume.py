@@ -60,8 +60,8 @@ def undisturbed(photos, tmp_path_factory):
     return out
 
 
-def test_stopped_three_times_it_ends_with_the_same_bits(undisturbed, photos, tmp_path):
-    """In the head's scanned epoch, in the middle of an epoch of all layers, and at an epoch's last step."""
+def test_stopped_four_times_it_ends_with_the_same_bits(undisturbed, photos, tmp_path):
+    """In the head's scanned epoch, in the middle of an epoch of all layers, at an epoch's last step, at the last."""
     out = tmp_path / "run"
     _, said = stop_at(photos, out, WHOLE, 0, 2)
     assert said.startswith("stopped at step 3 of phase 'head'")  # an epoch that is one dispatch is done to its end
@@ -71,9 +71,12 @@ def test_stopped_three_times_it_ends_with_the_same_bits(undisturbed, photos, tmp
     notes, said = stop_at(photos, out, WHOLE, 1, 6)
     assert any("phase 2 of 2, epoch 2, batch 3" in note for note in notes)
     assert "phase2-epoch2" in said
+    notes, said = stop_at(photos, out, WHOLE, 1, 9)  # the last step of all: the phase is finished and saved
+    assert any("phase 2 of 2, epoch 3, batch 1" in note for note in notes)
+    assert said.startswith("stopped after phase 'all layers'") and "checkpoints/phase2;" in said
     observer = SignalAt(9, 9)
     run_recipe(photos, out, WHOLE, resume=True, observer=observer)
-    assert any("phase 2 of 2, epoch 3, batch 1" in note for note in observer.notes)
+    assert any("all phases have ended" in note for note in observer.notes)
     assert_same_run(undisturbed, out)
 
 
