@@ -27,8 +27,8 @@ def data_mesh(num_devices: int | None = None) -> Mesh:
     Raises:
       ValueError: for more devices than there are, or, with several processes, for fewer.
 
-    >>> data_mesh(1).shape
-    OrderedDict({'data': 1})
+    >>> dict(data_mesh(1).shape)
+    {'data': 1}
     """
     devices = jax.devices()
     number = len(devices) if num_devices is None else num_devices

@@ -53,9 +53,9 @@ def test_the_command_prints_json(capsys):
     ("arguments", "mentions"),
     [
         (["--arch", "resnet19"], "resnet19"),
-        (["--batch-size", "0"], "batch_size=0"),
-        (["--image-size", "7"], "image_size=7"),
-        (["--num-classes", "0"], "num_classes=0"),
+        (["--batch-size", "0"], "--batch-size 0"),
+        (["--image-size", "7"], "--image-size 7"),
+        (["--num-classes", "0"], "--num-classes 0"),
     ],
 )
 def test_values_that_make_no_sense_are_wrong_usage(capsys, arguments, mentions):
