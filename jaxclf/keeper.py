@@ -71,9 +71,9 @@ class Keeper:
         extra: dict[str, Any] = {"best": snapshot.best.kept} if snapshot.best.kept else {}
         if snapshot.best.predictions is not None:
             extra["best_predictions"] = snapshot.best.predictions._asdict()
-        done = snapshot.epoch if boundary.epoch_end else boundary.epoch
-        self._write(path, course, course.number, done, snapshot.state, fit, extra, valid_loss=boundary.valid_loss)
-        self._snapshots.append((course.number, boundary.valid_loss, path))
+        loss = boundary.valid_loss
+        self._write(path, course, course.number, snapshot.epoch, snapshot.state, fit, extra, valid_loss=loss)
+        self._snapshots.append((course.number, loss, path))
         if asked:
             self._stop(f"stopped at step {boundary.step} of phase {course.phase.name!r}")
 
@@ -87,11 +87,10 @@ class Keeper:
             asked, due = any_process(asked), any_process(due)
         return asked, due or boundary.cycle_end
 
-    def phase_end(self, course: Course, number: int, phase_epoch: int, state: TrainState) -> str:
-        """Keeps what phase `number` ended with, which `course` has gone past; returns its path within the run."""
-        name = f"{CHECKPOINTS}/phase{number + 1}"
-        self._write(self.folder / name, course, number, phase_epoch, state, None, {})
-        return name
+    def phase_end(self, course: Course, number: int, phase_epoch: int, state: TrainState) -> None:
+        """Keeps what phase `number` ended with, which `course` has gone past."""
+        path = self.folder / CHECKPOINTS / f"phase{number + 1}"
+        self._write(path, course, number, phase_epoch, state, None, {})
 
     def stop_if_asked(self, message: str) -> None:
         """Waits for the last checkpoint and raises Interrupted, with this message, if the run is asked to stop."""

@@ -186,11 +186,10 @@ def _run_phase(work: _Work, variables: Tree, course: Course, point: Point) -> Tr
 
     with contextlib.ExitStack() as until_saved:
 
-        def training() -> contextlib.AbstractContextManager[None]:
-            """Entered when training starts: from there until the phase is saved, nothing is to be lost."""
+        def on_training() -> None:
+            """From here until the phase is saved, a signal waits."""
             if work.stop is not None:
                 until_saved.enter_context(work.stop.deferred())
-            return contextlib.nullcontext()
 
         done = run_phase(
             work.model,
@@ -207,7 +206,7 @@ def _run_phase(work: _Work, variables: Tree, course: Course, point: Point) -> Tr
             on_epoch=on_epoch,
             on_boundary=lambda boundary, take: work.keeper.at_boundary(course, boundary, take),
             restore=point.restore if point.fit is not None else None,
-            training=training,
+            on_training=on_training,
         )
         variables = done.fit.state.averaged
         _judge(work, variables, course, done)

@@ -1,10 +1,8 @@
 """One phase of a run: its loaders, activations computed once where it asks for them, its rate, its fit."""
 
-import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import jax
@@ -89,7 +87,7 @@ def run_phase(
     on_epoch: Callable[[Row, TrainState], None] | None = None,
     on_boundary: Callable[[Boundary, Callable[[], Snapshot]], None] | None = None,
     restore: Callable[[TrainState], Snapshot] | None = None,
-    training: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+    on_training: Callable[[], None] | None = None,
 ) -> PhaseResult:
     """Runs phase `number` of a recipe from these variables.
 
@@ -105,7 +103,7 @@ def run_phase(
       on_phase: called before training starts, with the phase as it is run and the test of rates before it.
       on_log, on_epoch, on_boundary: see `jaxclf.fit`.
       restore: from a state like the phase's first one to the snapshot to go on from, inside this phase.
-      training: entered while `fit` runs, and not while activations are computed or a rate is found.
+      on_training: called when training begins, after activations were computed and a rate was found.
 
     Raises:
       ValueError: see `jaxclf.fit`; for `lr_from="previous"` without a phase before.
@@ -134,7 +132,9 @@ def run_phase(
     if restore is not None:
         program = make_phase_program(model, variables, phase, train, recipe, phase_number=number, mesh=mesh)
         start = restore(jax.eval_shape(lambda: program.create_state(variables, phase, recipe)))
-    with training(), observer.phase(phase, number, len(recipe.phases)) as on_step:
+    if on_training is not None:
+        on_training()
+    with observer.phase(phase, number, len(recipe.phases)) as on_step:
         result = fit(
             model,
             variables,
