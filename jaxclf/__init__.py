@@ -59,7 +59,7 @@ _EXPORTS = {
     "data_mesh": "jaxclf.mesh",
     "dataset_key": "jaxclf.data.fingerprints",
     "discriminative_lrs": "jaxclf.groups",
-    "enable_compilation_cache": "jaxclf.compilation",
+    "enable_compilation_cache": "jaxclf._jax",
     "epoch_order": "jaxclf.order",
     "evaluate": "jaxclf.inference",
     "export_classifier": "jaxclf.export",

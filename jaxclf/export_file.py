@@ -16,8 +16,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from jaxclf._files import write_atomic
 from jaxclf.config import Preprocess, from_json, to_json
-from jaxclf.files import write_atomic
 from jaxclf.prediction import calibrated_threshold
 
 MAGIC = b"\x89jaxclf\n"

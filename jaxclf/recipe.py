@@ -13,8 +13,8 @@ import jax
 from jax.sharding import Mesh
 
 from jaxclf import __version__
+from jaxclf._jax import enable_determinism
 from jaxclf.checkpoint import load_variables
-from jaxclf.compilation import enable_determinism
 from jaxclf.config import Phase, Recipe
 from jaxclf.course import Course
 from jaxclf.data.roster import make_roster

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxclf._files import write_atomic, write_npz
 from jaxclf.checkpoint import find_checkpoints, load_part, restore_checkpoint
 from jaxclf.config import Recipe, from_dict
 from jaxclf.course import Course
 from jaxclf.data.roster import Roster, roster_differences
 from jaxclf.distributed import any_process, is_writer
-from jaxclf.files import write_atomic, write_npz
 from jaxclf.keeper import Keeper, remove_checkpoint, to_predictions
 from jaxclf.run_folder import (
     CHECKPOINTS,

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxclf._files import write_atomic, write_npz
 from jaxclf.config import Recipe, to_json
-from jaxclf.files import write_atomic, write_npz
 from jaxclf.metrics import Predictions
 
 RECIPE = "recipe.json"

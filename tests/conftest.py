@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxclf.compilation import enable_compilation_cache
+from jaxclf._jax import enable_compilation_cache
 
 # Keeps what was compiled between runs, in the user's own cache directory; an existing setting is respected.
 enable_compilation_cache()

@@ -17,8 +17,8 @@ import jax
 import numpy as np
 
 from jaxclf import distributed, loop
+from jaxclf._jax import enable_compilation_cache
 from jaxclf.checkpoint import restore_checkpoint, save_checkpoint
-from jaxclf.compilation import enable_compilation_cache
 from jaxclf.config import Phase
 from jaxclf.data.activations import ActivationLoader
 from jaxclf.data.loader import Loader

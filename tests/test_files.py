@@ -3,8 +3,8 @@ import os
 import numpy as np
 import pytest
 
-from jaxclf.compilation import default_cache_dir, enable_compilation_cache
-from jaxclf.files import write_atomic, write_npz
+from jaxclf._files import write_atomic, write_npz
+from jaxclf._jax import default_cache_dir, enable_compilation_cache
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

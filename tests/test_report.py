@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxclf._files import write_npz
 from jaxclf.config import Phase, Recipe, Settings, to_json
 from jaxclf.data.check import Report
 from jaxclf.data.drawn import draw_face
 from jaxclf.data.records import Finding
 from jaxclf.data.thumbnails import jpeg_thumbnail
-from jaxclf.files import write_npz
 from jaxclf.lr_curve import LRCurve, growing_lrs, suggestions
 from jaxclf.metrics import Predictions, summarize
 from jaxclf.plots.steps import plot_steps

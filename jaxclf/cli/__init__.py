@@ -32,10 +32,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: list[str], debug: bool) -> None:
+    from jaxclf._jax import enable_compilation_cache
     from jaxclf.cli import commands, weights
     from jaxclf.cli.arguments import UsageError
     from jaxclf.cli.usage import as_typed, parse
-    from jaxclf.compilation import enable_compilation_cache
 
     table, prog, description, rest = commands.COMMANDS, "jaxclf", DESCRIPTION, arguments
     if arguments[:1] == ["weights"]:  # a command with commands of its own

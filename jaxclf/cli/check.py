@@ -38,10 +38,10 @@ def check(data: DataArgument, /, json: str | None = None, show: int = 5) -> Work
 
 
 def _check(data: str, json: str | None, show: int) -> int:
+    from jaxclf._files import write_atomic
     from jaxclf.cli.terminal import Terminal
     from jaxclf.data.check import check_listing
     from jaxclf.data.records import list_data
-    from jaxclf.files import write_atomic
 
     if show < 1:
         raise UsageError(f"show={show} must be at least 1")

@@ -155,7 +155,7 @@ def settings_only(settings: Settings) -> dict[str, Any]:
 
 
 def _write_curve(path: Path, curve: Any, found: Any, rule: str, origin: dict[str, Any]) -> None:
-    from jaxclf.files import write_atomic
+    from jaxclf._files import write_atomic
 
     content = {
         "format_version": FORMAT_VERSION,

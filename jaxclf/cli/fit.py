@@ -98,9 +98,9 @@ def _fit(
     processes: tuple[str | None, int | None, int | None] | None,
 ) -> int:
     from jaxclf import distributed
+    from jaxclf._jax import enable_determinism
     from jaxclf.cli.report import make_report
     from jaxclf.cli.terminal import Terminal
-    from jaxclf.compilation import enable_determinism
     from jaxclf.data.splits import open_data
     from jaxclf.interruption import StopSignals
     from jaxclf.phase_costs import phase_costs

@@ -94,9 +94,9 @@ def check_for_report(
     out: str | os.PathLike[str], data: str | os.PathLike[str], terminal: "Terminal", *, limit: int | None = None
 ) -> "Report | None":
     """Checks the photos and keeps what was found in the RUN, for later reports; None for more than `limit` photos."""
+    from jaxclf._files import write_atomic
     from jaxclf.data.check import check_listing
     from jaxclf.data.records import list_data
-    from jaxclf.files import write_atomic
     from jaxclf.report.from_run import CHECK
 
     listing = list_data(data)

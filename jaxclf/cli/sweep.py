@@ -166,7 +166,7 @@ def pooled_features(model: Any, variables: Any, loader: Any, on_progress: Any) -
 def _write_table(path: Path, result: Any, origin: dict[str, Any]) -> None:
     import numpy as np
 
-    from jaxclf.files import write_atomic
+    from jaxclf._files import write_atomic
 
     def plain(values: Any) -> Any:
         """JSON has no infinity: what diverged is null."""

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from jaxclf.files import write_atomic
+from jaxclf._files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from jaxclf._files import write_atomic
 from jaxclf.config import Recipe, from_json
 from jaxclf.data.cache import OnProgress
 from jaxclf.data.check import Report
 from jaxclf.data.records import Finding
 from jaxclf.data.sources import DataSource
 from jaxclf.data.splits import open_data
-from jaxclf.files import write_atomic
 from jaxclf.gradcam import grad_cam
 from jaxclf.lr_curve import LRCurve
 from jaxclf.metrics import Predictions

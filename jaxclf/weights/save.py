@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxclf._files import write_atomic
 from jaxclf.config import PretrainedConfig, to_json
-from jaxclf.files import write_atomic
 from jaxclf.weights.readers import file_sha256
 
 
