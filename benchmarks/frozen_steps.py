@@ -14,14 +14,13 @@ from machine import describe, spread
 
 from jaxclf import schedules
 from jaxclf.augment import make_augment
-from jaxclf.config import Preprocess
+from jaxclf.config import Preprocess, frozen_prefix
 from jaxclf.data.decode import presize
 from jaxclf.data.loader import Batch
 from jaxclf.models import create_classifier, init_variables
 from jaxclf.optim import make_optimizer
 from jaxclf.state import create_train_state
 from jaxclf.steps import make_train_step
-from jaxclf.trees import frozen_prefix
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from machine import describe, spread
 
-from jaxclf.config import Phase, Settings
+from jaxclf.config import Phase, Settings, cut_prefix, frozen_prefix
 from jaxclf.data.activations import ActivationDataset, ActivationLoader, AnyLoader
 from jaxclf.data.loader import Loader, default_num_threads
 from jaxclf.data.splits import open_data
@@ -32,7 +32,6 @@ from jaxclf.inference import evaluate, to_device
 from jaxclf.loop import fit
 from jaxclf.models import create_classifier, init_variables
 from jaxclf.phases import make_phase_program
-from jaxclf.trees import cut_prefix, frozen_prefix
 
 NUM, WIDTH, BATCH = 20_000, 512, 64
 EPOCHS = 5

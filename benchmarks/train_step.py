@@ -34,13 +34,12 @@ import numpy as np
 from machine import describe, spread
 
 from jaxclf import schedules
-from jaxclf.config import Preprocess
+from jaxclf.config import Preprocess, frozen_prefix
 from jaxclf.data.loader import Batch, default_num_threads
 from jaxclf.models import create_classifier, init_variables
 from jaxclf.optim import make_optimizer
 from jaxclf.state import create_train_state
 from jaxclf.steps import make_train_step
-from jaxclf.trees import frozen_prefix
 
 #: What is trained -> the last frozen module.
 PARTS = {"full": None, "stage4+head": "stage3", "head": "stage4"}

@@ -8,16 +8,19 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-#: Public name -> the module that defines it ("" for a module of jaxclf itself).
+#: Public name of a module -> where it is.
+_MODULES = {
+    "analysis": "jaxclf.analysis",
+    "augment": "jaxclf.augment",
+    "groups": "jaxclf.groups",
+    "losses": "jaxclf.losses",
+    "metrics": "jaxclf.metrics",
+    "plots": "jaxclf.plots",
+    "schedules": "jaxclf.schedules",
+    "trees": "jaxclf.models.trees",
+}
+#: Any other public name -> the module that defines it.
 _EXPORTS = {
-    "analysis": "",
-    "augment": "",
-    "groups": "",
-    "losses": "",
-    "metrics": "",
-    "plots": "",
-    "schedules": "",
-    "trees": "",
     "ActivationDataset": "jaxclf.data.activations",
     "ActivationLoader": "jaxclf.data.activations",
     "ArrayDataset": "jaxclf.data.sources",
@@ -69,7 +72,7 @@ _EXPORTS = {
     "fit": "jaxclf.loop",
     "fold_datasets": "jaxclf.data.splits",
     "freezing_costs": "jaxclf.cost",
-    "frozen_prefix": "jaxclf.trees",
+    "frozen_prefix": "jaxclf.config",
     "grad_cam": "jaxclf.gradcam",
     "init_variables": "jaxclf.models",
     "k_folds": "jaxclf.order",
@@ -110,14 +113,16 @@ _EXPORTS = {
     "top_losses": "jaxclf.analysis",
     "write_report": "jaxclf.report",
 }
-__all__ = ["__version__", *sorted(_EXPORTS)]
+__all__ = ["__version__", *sorted({**_MODULES, **_EXPORTS})]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
+    if name in _MODULES:
+        value: Any = importlib.import_module(_MODULES[name])
+    elif name in _EXPORTS:
+        value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    else:
         raise AttributeError(f"module 'jaxclf' has no attribute {name!r}")
-    module = _EXPORTS[name]
-    value = getattr(importlib.import_module(module), name) if module else importlib.import_module(f"jaxclf.{name}")
     globals()[name] = value
     return value
 

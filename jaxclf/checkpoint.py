@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.models.trees import Tree
 from jaxclf.state import TrainState
-from jaxclf.trees import Tree
 
 FORMAT_VERSION = 2
 

@@ -1,22 +1,99 @@
 """What a run is, as frozen dataclasses: command line, the run's record and checkpoint sidecar are the same."""
 
-import dataclasses
-import json
 import math
-import types
 import typing
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from jaxclf.schedules import cycle_boundaries
-from jaxclf.trees import check_frozen
+from jaxclf._json import from_dict as from_dict
+from jaxclf._json import from_json as from_json
+from jaxclf._json import to_json as to_json
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 CutName = Literal["stem", "stage1", "stage2", "stage3", "stage4", "pooled"]
-CUTS = typing.get_args(CutName)
 ResizeName = Literal["crop", "squish", "pad"]
 AugmentName = Literal["none", "side_on", "top_down", "random_resized_crop"]
-FORMAT_VERSION = 1
+
+#: The modules of every classifier in depth order. A set of frozen modules is always a prefix of this tuple.
+MODULES = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
+#: Where a network can be cut: after the stem, a stage, or the pooling.
+CUTS = typing.get_args(CutName)
+
+
+def frozen_prefix(through: str | None) -> tuple[str, ...]:
+    """The frozen tuple that ends with module `through`; `None` freezes nothing.
+
+    >>> frozen_prefix("stage1")
+    ('stem', 'stage1')
+    >>> frozen_prefix(None)
+    ()
+    """
+    if through is None:
+        return ()
+    if through not in MODULES:
+        raise ValueError(f"through={through!r} is not a module; choose one of {', '.join(MODULES)}")
+    return MODULES[: MODULES.index(through) + 1]
+
+
+def cut_prefix(cut: str | None) -> tuple[str, ...]:
+    """The modules that make the activation at a cut, as a frozen tuple; `pooled` comes after stage4, `None` is images.
+
+    >>> cut_prefix("stage1"), cut_prefix("pooled")[-1]
+    (('stem', 'stage1'), 'stage4')
+    """
+    return frozen_prefix("stage4" if cut == "pooled" else cut)
+
+
+def check_frozen(frozen: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns `frozen` as a tuple; raises ValueError unless it is a prefix of `MODULES`."""
+    frozen = tuple(frozen)
+    if frozen != MODULES[: len(frozen)]:
+        raise ValueError(
+            f"frozen={frozen!r} is not a prefix of {MODULES!r}: a module can be frozen only if all before it are, "
+            f"for example frozen={MODULES[:3]!r}"
+        )
+    return frozen
+
+
+def module_path(module: str) -> tuple[str, ...]:
+    """Where a module's parameters live: `("head",)` or `("body", module)`."""
+    return ("head",) if module == "head" else ("body", module)
+
+
+def check_count(name: str, value: int, minimum: int = 1) -> None:
+    """Raises ValueError unless `value` is a whole number of at least `minimum`."""
+    if value != int(value) or value < minimum:
+        raise ValueError(f"{name}={value!r} must be a whole number of at least {minimum}")
+
+
+def cycle_boundaries(cycle_steps: int, num_cycles: int, cycle_mult: int = 1) -> tuple[int, ...]:
+    """Cumulative ends of the cycles, in steps: cycle i has `cycle_steps * cycle_mult**i` steps.
+
+    Args:
+      cycle_steps: length of the first cycle, >= 1.
+      num_cycles: >= 1.
+      cycle_mult: whole number >= 1 by which each cycle is longer than the one before.
+
+    Returns:
+      `num_cycles` ints; entry i is the first step after cycle i.
+
+    Raises:
+      ValueError: for a count below one or a fractional multiplier.
+
+    >>> cycle_boundaries(10, 3, cycle_mult=2)
+    (10, 30, 70)
+    """
+    check_count("cycle_steps", cycle_steps)
+    check_count("num_cycles", num_cycles)
+    check_count("cycle_mult", cycle_mult)
+    ends = []
+    end = 0
+    for cycle in range(num_cycles):
+        end += int(cycle_steps) * int(cycle_mult) ** cycle
+        ends.append(end)
+    if end >= 2**31:
+        raise ValueError(f"the cycles end at step {end}, beyond the 32-bit step counter; use fewer or shorter cycles")
+    return tuple(ends)
 
 
 def _require(condition: bool, message: str) -> None:
@@ -253,68 +330,3 @@ class Recipe(Settings):
     """
 
     phases: tuple[Phase, ...] = ()
-
-
-def to_json(value: Any) -> str:
-    """A config dataclass as indented JSON."""
-    return json.dumps({"format_version": FORMAT_VERSION, **dataclasses.asdict(value)}, indent=1) + "\n"
-
-
-def from_json(cls: type, text: str) -> Any:
-    """The dataclass back from `to_json`'s text.
-
-    Raises:
-      ValueError: for text that is not JSON, a field unknown or of a wrong type, or a value out of range.
-    """
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not valid JSON: {error}") from error
-    _require(isinstance(data, dict), f"expected a JSON object, found {type(data).__name__}")
-    version = data.pop("format_version", FORMAT_VERSION)
-    _require(version == FORMAT_VERSION, f"format_version {version} is not known; this jaxclf reads {FORMAT_VERSION}")
-    return from_dict(cls, data)
-
-
-def from_dict(cls: type, data: dict[str, Any], where: str = "") -> Any:
-    """Builds the dataclass `cls` from plain JSON values, strictly: see `from_json`."""
-    hints = typing.get_type_hints(cls)
-    fields = {field.name for field in dataclasses.fields(cls)}
-    unknown = sorted(set(data) - fields)
-    _require(
-        not unknown, f"{where or cls.__name__}: unknown field {', '.join(unknown)}; known: {', '.join(sorted(fields))}"
-    )
-    values = {name: _convert(hints[name], value, f"{where}{name}") for name, value in data.items()}
-    try:
-        return cls(**values)
-    except TypeError as error:  # a required field is missing
-        raise ValueError(f"{where or cls.__name__}: {error}") from error
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    """`value` as the type `hint`, or a ValueError that names the field."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    mismatch = ValueError(f"{where}={value!r} has the wrong type; expected {getattr(hint, '__name__', hint)}")
-    if origin is Literal:
-        _require(value in args, f"{where}={value!r} is not one of {', '.join(map(repr, args))}")
-        return value
-    if origin in (types.UnionType, typing.Union):
-        if value is None and type(None) in args:
-            return None
-        return _convert(next(arg for arg in args if arg is not type(None)), value, where)
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise mismatch
-        hints = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
-        if len(hints) != len(value):
-            raise mismatch
-        return tuple(_convert(h, v, f"{where}[{i}]") for i, (h, v) in enumerate(zip(hints, value, strict=True)))
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise mismatch
-        return from_dict(typing.cast(type, hint), value, f"{where}.")
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not hint:
-        raise mismatch
-    return value

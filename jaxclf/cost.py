@@ -14,12 +14,11 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Literal
 
 from jaxclf import schedules
-from jaxclf.config import Preprocess
+from jaxclf.config import CUTS, MODULES, Preprocess, cut_prefix
 from jaxclf.flops import count_flops, products
 from jaxclf.models.classifier import Classifier, init_variables
-from jaxclf.models.resnet import CUTS
+from jaxclf.models.trees import Tree, combine, num_parameters, partition
 from jaxclf.optim import make_optimizer
-from jaxclf.trees import MODULES, Tree, combine, cut_prefix, num_parameters, partition
 
 #: What can be frozen and leaves something to train: nothing, the stem, .., the whole body.
 FREEZINGS = tuple(MODULES[:number] for number in range(len(MODULES)))

@@ -23,9 +23,9 @@ from jaxclf.config import Preprocess
 from jaxclf.data.decode import Picture, evaluation_pixels
 from jaxclf.export_file import Description, read_export, write_export
 from jaxclf.models.classifier import Classifier
+from jaxclf.models.trees import leaf_paths
 from jaxclf.prediction import Prediction, decide
 from jaxclf.steps import make_predict_step
-from jaxclf.trees import leaf_paths
 
 #: Where an exported classifier can run, unless told otherwise; `jax.export` also knows "rocm".
 PLATFORMS = ("cpu", "cuda", "tpu")

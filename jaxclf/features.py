@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 
 from jaxclf.array_file import ArrayOnDisk, ArrayWriter, open_array
 from jaxclf.augment import center_crop, make_augment, normalize, to_float
-from jaxclf.config import AugmentName
+from jaxclf.config import CUTS, AugmentName, cut_prefix
 from jaxclf.data.activations import ActivationDataset, OnProgress, Placement, features_dir
 from jaxclf.data.cache import MEMORY_SHARE, physical_memory
 from jaxclf.data.decode import PRESIZE_RATIO
@@ -30,8 +30,7 @@ from jaxclf.data.loader import Batch, Loader
 from jaxclf.inference import to_device
 from jaxclf.mesh import check_divisible, fetch, replicate
 from jaxclf.models.classifier import Classifier
-from jaxclf.models.resnet import CUTS
-from jaxclf.trees import cut_prefix, leaf_paths, partition
+from jaxclf.models.trees import leaf_paths, partition
 
 #: Part of every key: activations that another form of the code computed are not used.
 FEATURES_VERSION = 1

@@ -15,11 +15,11 @@ from jaxclf.distributed import is_writer
 from jaxclf.keeper import Keeper
 from jaxclf.metrics import Predictions, label_probabilities, search_threshold, summarize
 from jaxclf.models.classifier import Classifier
+from jaxclf.models.trees import Tree, num_parameters
 from jaxclf.run_folder import CHECKPOINTS, write_predictions, write_submission, write_summary
 from jaxclf.scoring import score_calibration, score_test, score_tta
 from jaxclf.setup import Observer, Prepared
 from jaxclf.steps import PredictStep
-from jaxclf.trees import Tree, num_parameters
 
 
 def finish(

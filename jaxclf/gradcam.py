@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.augment import normalize, to_float
-from jaxclf.config import Preprocess
+from jaxclf.config import MODULES, Preprocess
 from jaxclf.models.classifier import Classifier, Variables
-from jaxclf.trees import MODULES
 
 #: Where activations still have a height and a width.
 LAYERS = tuple(name for name in MODULES if name != "head")

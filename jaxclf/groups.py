@@ -5,7 +5,8 @@ from typing import Any
 
 import jax
 
-from jaxclf.trees import MODULES, Tree
+from jaxclf.config import MODULES
+from jaxclf.models.trees import Tree
 
 #: Modules of each group, earliest layers first, by the number of groups.
 GROUPS: dict[int, tuple[tuple[str, ...], ...]] = {

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxclf.groups import GROUPS, group_name, layer_groups
+from jaxclf.models.trees import partition
 from jaxclf.schedules import Schedule
-from jaxclf.trees import partition
 
 
 def decays(params: Any) -> Any:

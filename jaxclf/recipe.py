@@ -29,6 +29,7 @@ from jaxclf.loop import NonFiniteLoss
 from jaxclf.mesh import check_divisible, data_mesh
 from jaxclf.metrics import summarize
 from jaxclf.models.classifier import Classifier
+from jaxclf.models.trees import Tree
 from jaxclf.resume import Point, Request, check_recipe, check_same, read_request, resume_point, write_request
 from jaxclf.run_folder import SUMMARY, append_metrics, check_out, create_run, write_rates, write_recipe
 from jaxclf.scoring import difference
@@ -36,7 +37,6 @@ from jaxclf.setup import Loaders, Observer, Prepared, check_outside, decode, mak
 from jaxclf.state import TrainState
 from jaxclf.steps import PredictStep, make_predict_step
 from jaxclf.training import FoundRate, PhaseResult, run_phase
-from jaxclf.trees import Tree
 
 
 class _Work(NamedTuple):

@@ -5,8 +5,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from jaxclf.config import Phase, Recipe, Settings
-from jaxclf.trees import frozen_prefix
+from jaxclf.config import Phase, Recipe, Settings, frozen_prefix
 
 #: Rates of the last layer group where none is given and none is found (SGD with Nesterov momentum .9).
 DEFAULT_LR = {"pretrained": 0.01, "scratch": 0.05}

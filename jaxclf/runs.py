@@ -18,10 +18,10 @@ from jaxclf.data.decode import Picture, evaluation_pixels
 from jaxclf.mesh import all_devices, data_mesh, replicate, shard_batch
 from jaxclf.metrics import label_probabilities, probabilities
 from jaxclf.models.classifier import Classifier, create_classifier
+from jaxclf.models.trees import Tree
 from jaxclf.prediction import Prediction, decide
 from jaxclf.run_folder import RECIPE, SUMMARY
 from jaxclf.steps import make_predict_step
-from jaxclf.trees import Tree
 
 
 class ClassifierSpec(NamedTuple):

@@ -15,10 +15,10 @@ from jax.sharding import Mesh
 from jaxclf.data.activations import ActivationDataset, ActivationLoader, AnyLoader
 from jaxclf.data.loader import Batch
 from jaxclf.mesh import replicate
+from jaxclf.models.trees import Tree, combine, partition
 from jaxclf.order import PADDING
 from jaxclf.state import TrainState
 from jaxclf.steps import Metrics, TrainStep
-from jaxclf.trees import Tree, combine, partition
 
 
 class Plan(NamedTuple):

@@ -12,13 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.config import check_count
+from jaxclf.config import cycle_boundaries as cycle_boundaries
+
 #: step (int scalar or array) -> float32 multiplier of the same shape.
 Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
-
-
-def _check_count(name: str, value: int, minimum: int = 1) -> None:
-    if value != int(value) or value < minimum:
-        raise ValueError(f"{name}={value!r} must be a whole number of at least {minimum}")
 
 
 def _check_unit(name: str, value: float) -> None:
@@ -43,36 +41,6 @@ def constant() -> Schedule:
     1.0
     """
     return lambda step: jnp.ones(jnp.shape(step), jnp.float32)
-
-
-def cycle_boundaries(cycle_steps: int, num_cycles: int, cycle_mult: int = 1) -> tuple[int, ...]:
-    """Cumulative ends of the cycles, in steps: cycle i has `cycle_steps * cycle_mult**i` steps.
-
-    Args:
-      cycle_steps: length of the first cycle, >= 1.
-      num_cycles: >= 1.
-      cycle_mult: whole number >= 1 by which each cycle is longer than the one before.
-
-    Returns:
-      `num_cycles` ints; entry i is the first step after cycle i.
-
-    Raises:
-      ValueError: for a count below one or a fractional multiplier.
-
-    >>> cycle_boundaries(10, 3, cycle_mult=2)
-    (10, 30, 70)
-    """
-    _check_count("cycle_steps", cycle_steps)
-    _check_count("num_cycles", num_cycles)
-    _check_count("cycle_mult", cycle_mult)
-    ends = []
-    end = 0
-    for cycle in range(num_cycles):
-        end += int(cycle_steps) * int(cycle_mult) ** cycle
-        ends.append(end)
-    if end >= 2**31:
-        raise ValueError(f"the cycles end at step {end}, beyond the 32-bit step counter; use fewer or shorter cycles")
-    return tuple(ends)
 
 
 def sgdr(
@@ -105,7 +73,7 @@ def sgdr(
     """
     ends = cycle_boundaries(cycle_steps, num_cycles, cycle_mult)
     _check_unit("final", final)
-    _check_count("warmup_steps", warmup_steps, 0)
+    check_count("warmup_steps", warmup_steps, 0)
     if warmup_steps >= cycle_steps:
         raise ValueError(f"warmup_steps={warmup_steps} must be less than cycle_steps={cycle_steps}")
     starts = np.asarray((0, *ends[:-1]), np.int32)
@@ -138,7 +106,7 @@ def linear(num_steps: int, *, final: float = 0.0) -> Schedule:
     >>> [round(float(linear(10)(t)), 3) for t in (0, 5, 10, 11)]
     [1.0, 0.5, 0.0, 0.0]
     """
-    _check_count("num_steps", num_steps)
+    check_count("num_steps", num_steps)
     _check_unit("final", final)
 
     def schedule(step: jax.typing.ArrayLike) -> jax.Array:
@@ -164,7 +132,7 @@ def exponential(num_steps: int, *, initial: float) -> Schedule:
     >>> [round(float(exponential(3, initial=0.01)(t)), 3) for t in (0, 1, 2, 3)]
     [0.01, 0.1, 1.0, 1.0]
     """
-    _check_count("num_steps", num_steps, 2)
+    check_count("num_steps", num_steps, 2)
     if not 0.0 < initial <= 1.0:
         raise ValueError(f"initial={initial!r} must lie in (0, 1]")
     log_initial = math.log(initial)
@@ -239,7 +207,7 @@ def one_cycle_momentum(num_steps: int, *, pct_start: float = 0.25, high: float =
 
 def _peak(num_steps: int, pct_start: float) -> int:
     """The step at which one_cycle turns."""
-    _check_count("num_steps", num_steps, 2)
+    check_count("num_steps", num_steps, 2)
     if not 0.0 < pct_start < 1.0:
         raise ValueError(f"pct_start={pct_start!r} must lie between 0 and 1, both excluded")
     return min(max(round(pct_start * num_steps), 1), num_steps - 1)

@@ -15,8 +15,8 @@ from jaxclf.data.sources import DataSource
 from jaxclf.inference import predict
 from jaxclf.metrics import Predictions, accuracy_standard_error, label_probabilities, probabilities, summarize
 from jaxclf.models.classifier import Classifier
+from jaxclf.models.trees import Tree
 from jaxclf.steps import PredictStep
-from jaxclf.trees import Tree
 from jaxclf.tta import predict_tta
 
 

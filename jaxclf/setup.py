@@ -17,9 +17,9 @@ from jaxclf.data.loader import CacheKind, Loader
 from jaxclf.data.splits import Splits, open_data
 from jaxclf.loop import Progress, Row
 from jaxclf.models.classifier import init_variables
+from jaxclf.models.trees import Tree
 from jaxclf.phases import check_labels
 from jaxclf.runs import ClassifierSpec
-from jaxclf.trees import Tree
 from jaxclf.weights.load import Pretrained, load_weights
 from jaxclf.weights.state_dict import merge_variables
 

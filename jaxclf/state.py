@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxclf.trees import Tree, partition
+from jaxclf.models.trees import Tree, partition
 
 
 @jax.tree_util.register_dataclass

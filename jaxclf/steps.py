@@ -9,14 +9,14 @@ import optax
 from jax.sharding import Mesh
 
 from jaxclf.augment import Augment, Mix, make_augment, normalize, to_float
-from jaxclf.config import Preprocess
+from jaxclf.config import Preprocess, check_frozen, cut_prefix
 from jaxclf.data.loader import Batch
 from jaxclf.losses import Loss, make_loss, targets_from_labels
 from jaxclf.mesh import replicated
 from jaxclf.models.classifier import Classifier
+from jaxclf.models.trees import Tree, combine, partition
 from jaxclf.schedules import Schedule
 from jaxclf.state import TrainState
-from jaxclf.trees import Tree, check_frozen, combine, cut_prefix, partition
 
 #: Sums and counts of one step, on the device.
 Metrics = dict[str, jax.Array]

@@ -16,13 +16,13 @@ from jaxclf.loop import FitResult, Row, fit
 from jaxclf.lr_curve import LRCurve, Suggestion, suggestions
 from jaxclf.lr_finder import find_lr
 from jaxclf.models.classifier import Classifier
+from jaxclf.models.trees import Tree
 from jaxclf.phases import make_phase_program
 from jaxclf.recipes import DEFAULT_LR
 from jaxclf.setup import Loaders, Observer
 from jaxclf.snapshot import Boundary, Snapshot
 from jaxclf.state import TrainState
 from jaxclf.steps import PredictStep
-from jaxclf.trees import Tree
 
 #: The rules that are asked for a rate, in this order, where the settings' own does not apply.
 RULES = ("valley", "steep", "minimum")

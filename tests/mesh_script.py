@@ -22,7 +22,7 @@ import numpy as np
 from jaxclf import loop
 from jaxclf._jax import enable_compilation_cache
 from jaxclf.checkpoint import restore_checkpoint, save_checkpoint
-from jaxclf.config import Phase, Settings
+from jaxclf.config import MODULES, Phase, Settings
 from jaxclf.data.activations import ActivationLoader
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ArrayDataset
@@ -34,7 +34,6 @@ from jaxclf.models import ResNetConfig, create_classifier, init_variables, norm
 from jaxclf.phases import make_phase_program
 from jaxclf.steps import make_predict_step
 from jaxclf.sweep import sweep_heads
-from jaxclf.trees import MODULES
 from jaxclf.tta import predict_views
 
 enable_compilation_cache()

@@ -19,7 +19,7 @@ import numpy as np
 from jaxclf import distributed, loop
 from jaxclf._jax import enable_compilation_cache
 from jaxclf.checkpoint import restore_checkpoint, save_checkpoint
-from jaxclf.config import Phase
+from jaxclf.config import MODULES, Phase
 from jaxclf.data.activations import ActivationLoader
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ArrayDataset
@@ -29,7 +29,6 @@ from jaxclf.lr_finder import find_lr
 from jaxclf.mesh import data_mesh, fetch, replicate
 from jaxclf.models import ResNetConfig, create_classifier, init_variables
 from jaxclf.sweep import sweep_heads
-from jaxclf.trees import MODULES
 from jaxclf.tta import predict_views
 
 IMAGE_SIZE = 32

@@ -8,8 +8,8 @@ import pytest
 from test_cli import fails, run
 
 from jaxclf import cost
+from jaxclf.config import MODULES
 from jaxclf.models import create_classifier
-from jaxclf.trees import MODULES
 
 CACHED = functools.cache(cost.freezing_costs)
 OPTIONS = ["--head", "concat", "--num-classes", "7", "--precision", "bfloat16", "--optimizer", "adamw"]

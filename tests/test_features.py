@@ -15,13 +15,11 @@ from hypothesis import strategies as st
 
 from jaxclf import features
 from jaxclf.augment import make_augment
-from jaxclf.config import Preprocess
+from jaxclf.config import CUTS, MODULES, Preprocess
 from jaxclf.data.activations import ActivationLoader
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ArrayDataset
 from jaxclf.models import ResNetConfig, create_classifier, init_variables
-from jaxclf.models.resnet import CUTS
-from jaxclf.trees import MODULES
 
 SIZE = 32
 NUM = 11

@@ -9,11 +9,10 @@ import pytest
 from test_loop import HEAD, IMAGE_SIZE, loaders
 
 from jaxclf import loop, phases
-from jaxclf.config import Settings
+from jaxclf.config import MODULES, Settings
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ArrayDataset
 from jaxclf.inference import evaluate, predict
-from jaxclf.trees import MODULES
 
 #: Cheap to compile: the head only, on plain pictures.
 PLAIN = dataclasses.replace(HEAD, augment="none")

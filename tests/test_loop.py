@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from jaxclf import inference, loop, schedules
-from jaxclf.config import Phase, Settings
+from jaxclf.config import MODULES, Phase, Settings
 from jaxclf.data.loader import Batch, Loader
 from jaxclf.data.sources import ArrayDataset
 from jaxclf.metrics import summarize
-from jaxclf.trees import MODULES, leaf_paths
+from jaxclf.models.trees import leaf_paths
 
 IMAGE_SIZE = 32
 

@@ -12,7 +12,7 @@ from jax import ShapeDtypeStruct, export
 
 from jaxclf import schedules
 from jaxclf.augment import make_augment
-from jaxclf.config import Preprocess
+from jaxclf.config import MODULES, Preprocess
 from jaxclf.data.decode import presize
 from jaxclf.data.loader import Batch
 from jaxclf.models import ResNetConfig, create_classifier, init_variables
@@ -21,7 +21,6 @@ from jaxclf.optim import make_optimizer
 from jaxclf.scanned import Plan, Resident, make_scanned_steps
 from jaxclf.state import create_train_state
 from jaxclf.steps import make_predict_step, make_train_step
-from jaxclf.trees import MODULES
 
 PLATFORMS = ("cuda", "tpu")
 DTYPES = ("float32", "bfloat16")

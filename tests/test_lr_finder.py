@@ -12,11 +12,10 @@ import pytest
 from test_loop import coloured
 
 from jaxclf import lr_finder, phases
-from jaxclf.config import Settings
+from jaxclf.config import MODULES, Settings
 from jaxclf.data.loader import Loader
 from jaxclf.loop import Progress
 from jaxclf.lr_curve import LRCurve, smooth_losses, stopping_point
-from jaxclf.trees import MODULES
 
 
 def train_loader(count=50, batch_size=8) -> Loader:

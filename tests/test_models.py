@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxclf.config import CUTS, MODULES
 from jaxclf.models import (
-    CUTS,
-    MODULES,
     Classifier,
     ConcatHead,
     LinearHead,

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxclf import schedules
+from jaxclf.config import MODULES
 from jaxclf.groups import discriminative_lrs, group_lrs, layer_groups
+from jaxclf.models.trees import leaf_paths, partition
 from jaxclf.optim import make_optimizer
-from jaxclf.trees import MODULES, leaf_paths, partition
 
 GENERATOR = np.random.default_rng(0)
 

@@ -15,7 +15,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxclf.models import CUTS, Variables, create_classifier, init_variables, list_archs
+from jaxclf.config import CUTS
+from jaxclf.models import Variables, create_classifier, init_variables, list_archs
 from jaxclf.weights import convert_state_dict, to_state_dict
 
 HERE = Path(__file__).parent / "parity"

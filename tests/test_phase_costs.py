@@ -8,9 +8,8 @@ from rich.console import Console
 
 from jaxclf import phase_costs, training
 from jaxclf.cli.terminal import Terminal
-from jaxclf.config import Phase, Recipe, Settings
+from jaxclf.config import Phase, Recipe, Settings, cut_prefix
 from jaxclf.recipes import RECIPES
-from jaxclf.trees import cut_prefix
 
 RECIPE = RECIPES["eight-steps"](Settings(arch="resnet10t", image_size=64, batch_size=50))
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from jaxclf._files import write_npz
-from jaxclf.config import Phase, Recipe, Settings, to_json
+from jaxclf.config import Phase, Recipe, Settings, frozen_prefix, to_json
 from jaxclf.data.check import Report
 from jaxclf.data.drawn import draw_face
 from jaxclf.data.records import Finding
@@ -27,7 +27,6 @@ from jaxclf.plots.svg import inline_svg
 from jaxclf.report import RateTest, ReportContent, collect, make_report, write_report
 from jaxclf.report.charts import MAX_STEPS, thinned
 from jaxclf.report.pictures import RAMP, overlay, shown_indices
-from jaxclf.trees import frozen_prefix
 
 CLASSES = ("basset", "beagle", "boxer", "chihuahua", "collie", "corgi", "dachshund", "husky", "pug", "saint bernard")
 #: What a hostile class or file may be called.

@@ -17,13 +17,13 @@ import optax
 import pytest
 
 from jaxclf import schedules
-from jaxclf.config import Preprocess
+from jaxclf.config import Preprocess, frozen_prefix
 from jaxclf.data.loader import Batch
 from jaxclf.models import ResNetConfig, create_classifier
+from jaxclf.models.trees import combine, partition
 from jaxclf.optim import make_optimizer
 from jaxclf.state import create_train_state
 from jaxclf.steps import make_train_step
-from jaxclf.trees import combine, frozen_prefix, partition
 from jaxclf.weights import convert_state_dict, to_state_dict
 
 FILE = Path(__file__).parent / "torch_steps" / "steps.npz"

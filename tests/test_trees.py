@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxclf.trees import MODULES, combine, frozen_prefix, leaf_paths, num_parameters, partition
+from jaxclf.config import MODULES, frozen_prefix
+from jaxclf.models.trees import combine, leaf_paths, num_parameters, partition
 
 TREE = {
     "body": {name: {"kernel": np.full(3, i), "bn": {"scale": np.ones(2)}} for i, name in enumerate(MODULES[:-1])},

@@ -63,8 +63,8 @@ def _find_lr(
 ) -> int:
     from jaxclf import lr_finder
     from jaxclf.cli.terminal import Terminal
+    from jaxclf.config import frozen_prefix
     from jaxclf.lr_curve import growing_lrs
-    from jaxclf.trees import frozen_prefix
 
     try:
         growing_lrs(low, high, steps)

@@ -106,7 +106,7 @@ def _num_parameters(arch: str) -> int:
     import jax
 
     from jaxclf.models import create_classifier, init_variables
-    from jaxclf.trees import num_parameters
+    from jaxclf.models.trees import num_parameters
 
     return num_parameters(
         jax.eval_shape(lambda key: init_variables(create_classifier(arch, 1000), key), jax.random.key(0))["params"]

@@ -4,13 +4,10 @@ from jaxclf.models.classifier import Classifier, Variables, create_classifier, i
 from jaxclf.models.heads import HEADS, ConcatHead, HeadKind, LinearHead
 from jaxclf.models.norm import BatchNorm
 from jaxclf.models.registry import get_config, list_archs
-from jaxclf.models.resnet import CUTS, ResNet, ResNetConfig
-from jaxclf.trees import MODULES
+from jaxclf.models.resnet import ResNet, ResNetConfig
 
 __all__ = [
-    "CUTS",
     "HEADS",
-    "MODULES",
     "BatchNorm",
     "Classifier",
     "ConcatHead",

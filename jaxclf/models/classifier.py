@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from jaxclf.config import CUTS, MODULES, check_frozen
 from jaxclf.models.heads import HEADS, ConcatHead, HeadKind, LinearHead, average_half
 from jaxclf.models.registry import get_config
-from jaxclf.models.resnet import CUTS, ResNet, ResNetConfig
-from jaxclf.trees import MODULES, check_frozen
+from jaxclf.models.resnet import ResNet, ResNetConfig
 
 Variables = dict[str, Any]
 """`{"params": {"body": {"stem", "stage1", ..}, "head"}, "batch_stats": {..}}`, plain nested dicts of arrays."""

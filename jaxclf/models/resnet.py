@@ -12,12 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from jaxclf.config import CUTS, MODULES
 from jaxclf.models.conv import convolution, max_pool
 from jaxclf.models.norm import BatchNorm
-from jaxclf.trees import MODULES
-
-CUTS = ("stem", "stage1", "stage2", "stage3", "stage4", "pooled")
-"""Where activations can leave or enter, in depth order; `stem` is after the max-pool."""
 
 _he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 

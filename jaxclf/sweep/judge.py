@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.losses import make_loss
+from jaxclf.models.trees import Tree
 from jaxclf.sweep.training import BLOCK, Examples, Training, flipped, take
-from jaxclf.trees import Tree
 
 
 def held_out_rows(training: Training, folds: np.ndarray) -> np.ndarray:

@@ -18,13 +18,13 @@ from jax.sharding import Mesh, NamedSharding
 from jaxclf.losses import weighted_mean
 from jaxclf.mesh import fetch, place, replicated, sharded
 from jaxclf.models.head_init import init_head
+from jaxclf.models.trees import Tree
 from jaxclf.optim import decays, make_optimizer
 from jaxclf.order import epoch_order
 from jaxclf.phases import phase_key
 from jaxclf.schedules import cosine
 from jaxclf.sweep.judge import held_out_rows, judge
 from jaxclf.sweep.training import Examples, Members, Training, flipped, take
-from jaxclf.trees import Tree
 
 
 class Judged(NamedTuple):

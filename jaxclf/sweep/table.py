@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxclf.models import HeadKind
-from jaxclf.trees import Tree
+from jaxclf.models.trees import Tree
 
 
 class Setting(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 from jaxclf.losses import Loss
 from jaxclf.models import ConcatHead, LinearHead
 from jaxclf.models.head_init import init_head
-from jaxclf.trees import Tree
+from jaxclf.models.trees import Tree
 
 #: Held-out examples are judged in blocks of so many.
 BLOCK = 256

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.models import MODULES, ConcatHead, ResNetConfig, Variables, get_config, list_archs
+from jaxclf.config import MODULES
+from jaxclf.models import ConcatHead, ResNetConfig, Variables, get_config, list_archs
 from jaxclf.models.resnet import block_plan, squeeze_width
 
 _Path = tuple[str, ...]

@@ -52,12 +52,12 @@ def real_curves():
     """Raw losses by name, recorded by `find_lr` on drawings of cats and dogs."""
     import jax
 
+    from jaxclf.config import frozen_prefix
     from jaxclf.data.drawn import KINDS, draw_face
     from jaxclf.data.loader import Loader
     from jaxclf.data.sources import ArrayDataset
     from jaxclf.lr_finder import find_lr
     from jaxclf.models import create_classifier, init_variables
-    from jaxclf.trees import frozen_prefix
     from jaxclf.weights import load_weights, merge_variables
 
     model = create_classifier("resnet10t", 2)

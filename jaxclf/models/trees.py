@@ -7,50 +7,22 @@ modules *out* of the tree before differentiating, so they cost a forward pass an
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from jaxclf.config import MODULES, check_frozen, cut_prefix, frozen_prefix, module_path
+
+__all__ = [
+    "MODULES",
+    "Tree",
+    "check_frozen",
+    "combine",
+    "cut_prefix",
+    "frozen_prefix",
+    "leaf_paths",
+    "module_path",
+    "num_parameters",
+    "partition",
+]
+
 Tree = dict[str, Any]
-
-#: The modules of every classifier in depth order. A set of frozen modules is always a prefix of this tuple.
-MODULES = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
-
-
-def frozen_prefix(through: str | None) -> tuple[str, ...]:
-    """The frozen tuple that ends with module `through`; `None` freezes nothing.
-
-    >>> frozen_prefix("stage1")
-    ('stem', 'stage1')
-    >>> frozen_prefix(None)
-    ()
-    """
-    if through is None:
-        return ()
-    if through not in MODULES:
-        raise ValueError(f"through={through!r} is not a module; choose one of {', '.join(MODULES)}")
-    return MODULES[: MODULES.index(through) + 1]
-
-
-def cut_prefix(cut: str | None) -> tuple[str, ...]:
-    """The modules that make the activation at a cut, as a frozen tuple; `pooled` comes after stage4, `None` is images.
-
-    >>> cut_prefix("stage1"), cut_prefix("pooled")[-1]
-    (('stem', 'stage1'), 'stage4')
-    """
-    return frozen_prefix("stage4" if cut == "pooled" else cut)
-
-
-def check_frozen(frozen: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns `frozen` as a tuple; raises ValueError unless it is a prefix of `MODULES`."""
-    frozen = tuple(frozen)
-    if frozen != MODULES[: len(frozen)]:
-        raise ValueError(
-            f"frozen={frozen!r} is not a prefix of {MODULES!r}: a module can be frozen only if all before it are, "
-            f"for example frozen={MODULES[:3]!r}"
-        )
-    return frozen
-
-
-def module_path(module: str) -> tuple[str, ...]:
-    """Where a module's parameters live: `("head",)` or `("body", module)`."""
-    return ("head",) if module == "head" else ("body", module)
 
 
 def partition(tree: Mapping[str, Any], frozen: tuple[str, ...]) -> tuple[Tree, Tree]:
