@@ -16,12 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from jaxclf import load_run
-from jaxclf.analysis import compare_predictions
 from jaxclf.checkpoint import load_variables
 from jaxclf.data.loader import Loader
 from jaxclf.data.splits import open_data
 from jaxclf.inference import predict
-from jaxclf.metrics import Predictions
+from jaxclf.metrics import Predictions, compare_predictions
 from jaxclf.tta import predict_tta
 
 

@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 #: Public name of a module -> where it is.
 _MODULES = {
-    "analysis": "jaxclf.analysis",
+    "analysis": "jaxclf.metrics",
     "augment": "jaxclf.augment",
     "groups": "jaxclf.groups",
     "losses": "jaxclf.losses",
@@ -52,12 +52,12 @@ _EXPORTS = {
     "balanced_order": "jaxclf.order",
     "check_data": "jaxclf.data.check",
     "classification_report": "jaxclf.metrics",
-    "compare_predictions": "jaxclf.analysis",
-    "confusion_matrix": "jaxclf.analysis",
+    "compare_predictions": "jaxclf.metrics",
+    "confusion_matrix": "jaxclf.metrics",
     "convert_state_dict": "jaxclf.weights",
     "create_classifier": "jaxclf.models",
     "create_train_state": "jaxclf.state",
-    "cross_fit_temperature": "jaxclf.analysis",
+    "cross_fit_temperature": "jaxclf.metrics",
     "cutmix": "jaxclf.augment",
     "data_mesh": "jaxclf.mesh",
     "dataset_key": "jaxclf.data.fingerprints",
@@ -90,10 +90,10 @@ _EXPORTS = {
     "make_train_step": "jaxclf.steps",
     "merge_variables": "jaxclf.weights",
     "mixup": "jaxclf.augment",
-    "most_confused": "jaxclf.analysis",
-    "most_correct": "jaxclf.analysis",
-    "most_incorrect": "jaxclf.analysis",
-    "most_uncertain": "jaxclf.analysis",
+    "most_confused": "jaxclf.metrics",
+    "most_correct": "jaxclf.metrics",
+    "most_incorrect": "jaxclf.metrics",
+    "most_uncertain": "jaxclf.metrics",
     "open_data": "jaxclf.data.splits",
     "predict": "jaxclf.inference",
     "predict_tta": "jaxclf.tta",
@@ -110,7 +110,7 @@ _EXPORTS = {
     "summarize": "jaxclf.metrics",
     "sweep_heads": "jaxclf.sweep",
     "to_state_dict": "jaxclf.weights",
-    "top_losses": "jaxclf.analysis",
+    "top_losses": "jaxclf.metrics",
     "write_report": "jaxclf.report",
 }
 __all__ = ["__version__", *sorted({**_MODULES, **_EXPORTS})]

@@ -7,13 +7,20 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxclf.analysis import compare_predictions, cross_fit_temperature
 from jaxclf.config import Recipe
 from jaxclf.data.cache import OnProgress
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import DataSource
 from jaxclf.inference import predict
-from jaxclf.metrics import Predictions, accuracy_standard_error, label_probabilities, probabilities, summarize
+from jaxclf.metrics import (
+    Predictions,
+    accuracy_standard_error,
+    compare_predictions,
+    cross_fit_temperature,
+    label_probabilities,
+    probabilities,
+    summarize,
+)
 from jaxclf.models.classifier import Classifier
 from jaxclf.models.trees import Tree
 from jaxclf.steps import PredictStep

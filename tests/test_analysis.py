@@ -3,17 +3,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxclf.analysis import (
+from jaxclf.metrics import (
+    Estimate,
+    Predictions,
     compare_predictions,
     confusion_matrix,
+    example_losses,
+    label_probabilities,
     most_confused,
     most_correct,
     most_incorrect,
     most_uncertain,
+    multi_label_losses,
+    probabilities,
     top_losses,
     uncertainty,
 )
-from jaxclf.metrics import Estimate, Predictions, example_losses, label_probabilities, multi_label_losses, probabilities
 
 N, C = 60, 4
 GENERATOR = np.random.default_rng(0)

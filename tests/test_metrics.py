@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxclf import metrics
-from jaxclf.analysis import confusion_matrix, most_confused
 from jaxclf.metrics import (
     BinaryCounts,
     Predictions,
     accuracy,
     classification_report,
     confusion_counts,
+    confusion_matrix,
     decide,
     decision_counts,
     example_losses,
@@ -21,6 +21,7 @@ from jaxclf.metrics import (
     figures,
     label_probabilities,
     merge,
+    most_confused,
     paired_difference,
     probabilities,
     reliability_curve,

@@ -8,11 +8,10 @@ from conftest import write_class_folders
 from test_plots import assert_apart
 
 from jaxclf import plots
-from jaxclf.analysis import most_uncertain, top_losses
 from jaxclf.data.decode import evaluation_pixels
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ImageFolder
-from jaxclf.metrics import Predictions, calibration_error, reliability_curve
+from jaxclf.metrics import Predictions, calibration_error, most_uncertain, reliability_curve, top_losses
 from jaxclf.plots.examples import HEAT_OPACITY, WRONG
 
 GENERATOR = np.random.default_rng(0)

@@ -3,17 +3,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxclf.analysis import calibrated, cross_fit_temperature, fit_temperature
-from jaxclf.analysis.temperature import BOUNDS
 from jaxclf.metrics import (
     Predictions,
     accuracy,
+    calibrated,
+    cross_fit_temperature,
     expected_calibration_error,
+    fit_temperature,
     label_probabilities,
     log_loss,
     multi_label_losses,
     probabilities,
 )
+from jaxclf.metrics.temperature import BOUNDS
 
 N, C = 80, 3
 

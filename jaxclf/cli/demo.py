@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxclf.analysis import confusion_matrix
 from jaxclf.cli.report import make_report
 from jaxclf.cli.terminal import Terminal
 from jaxclf.config import Recipe, Settings
 from jaxclf.data.drawings import write_drawings
-from jaxclf.metrics import Predictions
+from jaxclf.metrics import Predictions, confusion_matrix
 from jaxclf.recipe import run_recipe
 from jaxclf.recipes import eight_steps
 from jaxclf.run_folder import PREDICTIONS, check_out

@@ -24,6 +24,8 @@ from jaxclf.metrics.classification import (
     recall,
     top_k_accuracy,
 )
+from jaxclf.metrics.comparison import Comparison, compare_predictions
+from jaxclf.metrics.confusion import confusion_matrix, most_confused
 from jaxclf.metrics.counts import (
     BinaryCounts,
     Sums,
@@ -33,6 +35,14 @@ from jaxclf.metrics.counts import (
     merge,
     one_vs_rest_counts,
     sums,
+)
+from jaxclf.metrics.examples import (
+    Examples,
+    most_correct,
+    most_incorrect,
+    most_uncertain,
+    top_losses,
+    uncertainty,
 )
 from jaxclf.metrics.multilabel import (
     ThresholdSearch,
@@ -52,11 +62,15 @@ from jaxclf.metrics.predictions import (
 )
 from jaxclf.metrics.ranking import average_precision, roc_auc, roc_auc_one_vs_rest, roc_auc_per_class
 from jaxclf.metrics.summary import classification_report, figures, summarize
+from jaxclf.metrics.temperature import CrossFit, calibrated, cross_fit_temperature, fit_temperature
 from jaxclf.metrics.uncertainty import Estimate, accuracy_standard_error, mean_and_standard_error, paired_difference
 
 __all__ = [
     "BinaryCounts",
+    "Comparison",
+    "CrossFit",
     "Estimate",
+    "Examples",
     "Predictions",
     "ReliabilityCurve",
     "Sums",
@@ -67,10 +81,14 @@ __all__ = [
     "average_precision",
     "balanced_accuracy",
     "brier",
+    "calibrated",
     "calibration_error",
     "classification_report",
     "cohen_kappa",
+    "compare_predictions",
     "confusion_counts",
+    "confusion_matrix",
+    "cross_fit_temperature",
     "decide",
     "decision_counts",
     "error_rate",
@@ -79,6 +97,7 @@ __all__ = [
     "expected_calibration_error",
     "f_beta",
     "figures",
+    "fit_temperature",
     "hamming_loss",
     "label_probabilities",
     "label_ranks",
@@ -87,6 +106,10 @@ __all__ = [
     "matthews",
     "mean_and_standard_error",
     "merge",
+    "most_confused",
+    "most_correct",
+    "most_incorrect",
+    "most_uncertain",
     "multi_label_losses",
     "one_vs_rest_counts",
     "paired_difference",
@@ -103,4 +126,6 @@ __all__ = [
     "summarize",
     "sums",
     "top_k_accuracy",
+    "top_losses",
+    "uncertainty",
 ]

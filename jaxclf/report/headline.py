@@ -4,15 +4,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxclf.analysis import confusion_matrix, most_confused
 from jaxclf.metrics import (
     Estimate,
     accuracy_standard_error,
     classification_report,
+    confusion_matrix,
     decide,
     example_losses,
     label_probabilities,
     mean_and_standard_error,
+    most_confused,
     multi_label_losses,
 )
 from jaxclf.report.content import ReportContent

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxclf.analysis import Examples, most_uncertain, top_losses
 from jaxclf.data.thumbnails import jpeg_thumbnail
+from jaxclf.metrics import Examples, most_uncertain, top_losses
 from jaxclf.report.content import NUM_PICTURES, ReportContent
 from jaxclf.report.words import number, percent
 

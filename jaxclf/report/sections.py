@@ -5,13 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from jaxclf.analysis import confusion_matrix, cross_fit_temperature, most_confused
 from jaxclf.config import Phase, Settings
 from jaxclf.metrics import (
     accuracy_standard_error,
     classification_report,
+    confusion_matrix,
+    cross_fit_temperature,
     figures,
     label_probabilities,
+    most_confused,
     probabilities,
     reliability_curve,
     sums,

@@ -4,17 +4,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxclf.metrics import (
+from jaxclf.metrics.calibration import calibration_error, expected_calibration_error, reliability_curve
+from jaxclf.metrics.predictions import (
     Predictions,
-    calibration_error,
+    check_multi_label,
+    check_not_empty,
+    check_single_label,
     example_losses,
-    expected_calibration_error,
     label_probabilities,
     multi_label_losses,
     probabilities,
-    reliability_curve,
 )
-from jaxclf.metrics.predictions import check_multi_label, check_not_empty, check_single_label
 from jaxclf.order import epoch_order
 
 #: The smallest and the largest temperature that is fit.

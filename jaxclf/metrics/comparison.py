@@ -4,16 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxclf.metrics import (
-    Estimate,
-    Predictions,
-    decide,
-    example_losses,
-    label_probabilities,
-    multi_label_losses,
-    paired_difference,
-)
-from jaxclf.metrics.multilabel import Threshold
+from jaxclf.metrics.multilabel import Threshold, decide
+from jaxclf.metrics.predictions import Predictions, example_losses, label_probabilities, multi_label_losses
+from jaxclf.metrics.uncertainty import Estimate, paired_difference
 
 
 class Comparison(NamedTuple):

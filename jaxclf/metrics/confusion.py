@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxclf.metrics import Predictions, confusion_counts
+from jaxclf.metrics.counts import confusion_counts
+from jaxclf.metrics.predictions import Predictions
 
 
 def confusion_matrix(predictions: Predictions) -> np.ndarray:

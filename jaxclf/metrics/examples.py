@@ -4,16 +4,15 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from jaxclf.metrics import (
+from jaxclf.metrics.multilabel import Threshold, decide
+from jaxclf.metrics.predictions import (
     Predictions,
-    decide,
     example_losses,
     label_probabilities,
     log_probabilities,
     multi_label_losses,
     probabilities,
 )
-from jaxclf.metrics.multilabel import Threshold
 
 #: Figures that agree to so many decimals are equal: far above the rounding of their sums, which depends on the machine.
 DECIMALS = 12
