@@ -4,11 +4,11 @@ import os
 from typing import Any
 
 from jaxclf.data.cache import OnBadImage, OnProgress
+from jaxclf.data.devices import all_devices
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import DataSource, fingerprint
 from jaxclf.data.splits import open_data, open_parts
 from jaxclf.inference import predict
-from jaxclf.mesh import all_devices
 from jaxclf.metrics import summarize
 from jaxclf.phases import check_labels
 from jaxclf.runs import Run

@@ -19,16 +19,16 @@ import ml_dtypes
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxclf.array_file import ArrayOnDisk, ArrayWriter, open_array
 from jaxclf.augment import center_crop, make_augment, normalize, to_float
 from jaxclf.config import CUTS, AugmentName, cut_prefix
 from jaxclf.data.activations import ActivationDataset, OnProgress, Placement, features_dir
+from jaxclf.data.array_file import ArrayOnDisk, ArrayWriter, open_array
 from jaxclf.data.cache import MEMORY_SHARE, physical_memory
 from jaxclf.data.decode import PRESIZE_RATIO
+from jaxclf.data.devices import check_divisible, fetch, replicate
 from jaxclf.data.fingerprints import dataset_key, record_fingerprints
 from jaxclf.data.loader import Batch, Loader
 from jaxclf.inference import to_device
-from jaxclf.mesh import check_divisible, fetch, replicate
 from jaxclf.models.classifier import Classifier
 from jaxclf.models.trees import leaf_paths, partition
 
@@ -100,7 +100,7 @@ def extract_features(
         device's memory, a quarter of the host's. On a CPU the two are one, and "auto" takes the device.
       seed: of the bank's draws.
       content: tell pictures apart by their content and not by path, size and time; see `record_fingerprints`.
-      mesh: devices that share each batch, see `jaxclf.mesh`; activations on the device are then on each of them.
+      mesh: devices that share each batch, see `jaxclf.data.devices`; activations are then on each of them.
       on_progress: called with (pictures done, pictures in all).
 
     Returns:

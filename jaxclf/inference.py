@@ -11,8 +11,8 @@ from jax.sharding import Mesh
 
 from jaxclf.data.activations import AnyLoader
 from jaxclf.data.cache import OnProgress
+from jaxclf.data.devices import fetch, replicate, shard_batch
 from jaxclf.data.loader import Batch
-from jaxclf.mesh import fetch, replicate, shard_batch
 from jaxclf.metrics import Predictions, summarize
 from jaxclf.models.classifier import Classifier
 from jaxclf.steps import PredictStep, make_predict_step
@@ -57,7 +57,7 @@ def predict(
       loader: made with `train=False`; of pictures or of cached activations.
       predict_step: from `make_predict_step` with `start=loader.cut`, when one is compiled already.
       on_progress: called with (examples done, examples in all) after each batch.
-      mesh: devices that share each batch, see `jaxclf.mesh`; None: the default device.
+      mesh: devices that share each batch, see `jaxclf.data.devices`; None: the default device.
 
     Returns:
       One row per example, in the loader's order, padding removed. All logits are fetched at once, at the end;

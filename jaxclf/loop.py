@@ -101,7 +101,7 @@ def fit(
       first_epoch: epochs the run has done before; the order of epoch e is `epoch_order(loader.seed, first_epoch + e)`.
       log_every: the device is asked for figures every so many steps, and at the end of each epoch.
       predict_step: a compiled one, shared between phases, made for what `valid` holds.
-      mesh: devices that share each batch, see `jaxclf.mesh`; None: the default device.
+      mesh: devices that share each batch, see `jaxclf.data.devices`; None: the default device.
       on_step: called after each dispatched step; must not touch the device. Where a whole epoch is one dispatch (a
         head on activations that lie on the device), for all of its steps at the end.
       on_log: called with each logged row (write it to TensorBoard, W&B, a file, ...).

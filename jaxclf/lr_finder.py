@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from jaxclf.config import AugmentName, Phase, Settings
 from jaxclf.data.activations import ActivationLoader, AnyLoader
+from jaxclf.data.devices import fetch
 from jaxclf.data.loader import Batch
 from jaxclf.inference import to_device
 from jaxclf.loop import Progress, Row
@@ -26,7 +27,6 @@ from jaxclf.lr_curve import (
     suggest_lr,
     suggestions,
 )
-from jaxclf.mesh import fetch
 from jaxclf.models.classifier import Classifier
 from jaxclf.phases import PhaseProgram, make_phase_program, phase_key
 from jaxclf.scanned import Plan, can_scan, resident, scan_steps
@@ -91,7 +91,7 @@ def find_lr(
       augment: a preset's name or "none"; None takes "side_on" if the loader is `presized` for it, and what cached
         activations show.
       fetch_every: steps per block of fetched losses; the curve does not depend on it.
-      mesh: devices that share each batch, see `jaxclf.mesh`; None: the default device.
+      mesh: devices that share each batch, see `jaxclf.data.devices`; None: the default device.
       on_step: called after each dispatched step; must not touch the device.
 
     Returns:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 from jaxclf import training
 from jaxclf.config import Phase, Recipe
 from jaxclf.cost import forward_flops, step_flops
+from jaxclf.data.order import num_batches
 from jaxclf.models.classifier import create_classifier
-from jaxclf.order import num_batches
 
 
 class PhaseCost(NamedTuple):

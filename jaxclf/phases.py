@@ -11,10 +11,10 @@ from jax.sharding import Mesh
 from jaxclf.augment import Mix, cutmix, make_augment, mixup
 from jaxclf.config import Phase, Settings
 from jaxclf.data.activations import ActivationDataset, ActivationLoader, AnyLoader, check_augment
+from jaxclf.data.devices import check_divisible, replicate
 from jaxclf.data.sources import DataSource
 from jaxclf.inference import to_device
 from jaxclf.losses import Loss, balanced_class_weights, make_loss
-from jaxclf.mesh import check_divisible, replicate
 from jaxclf.models.classifier import Classifier
 from jaxclf.optim import make_optimizer
 from jaxclf.scanned import Plan, ScannedSteps, can_scan, make_scanned_steps, resident, unstacked
@@ -96,7 +96,7 @@ def make_phase_program(
       settings: loss, optimizer, clipping, mixing, accumulation, averaging and seed.
       phase_number: part of the random key.
       schedule: in place of the phase's own, for a learning-rate range test.
-      mesh: devices that share each batch, see `jaxclf.mesh`.
+      mesh: devices that share each batch, see `jaxclf.data.devices`.
 
     Raises:
       ValueError: for a batch size that the devices cannot share evenly; for a loss that does not fit the data's labels;

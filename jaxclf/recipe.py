@@ -17,6 +17,7 @@ from jaxclf._jax import enable_determinism
 from jaxclf.checkpoint import load_variables
 from jaxclf.config import Phase, Recipe
 from jaxclf.course import Course
+from jaxclf.data.devices import check_divisible, data_mesh
 from jaxclf.data.roster import make_roster
 from jaxclf.data.sources import fingerprint
 from jaxclf.distributed import any_process, is_writer
@@ -26,7 +27,6 @@ from jaxclf.inference import predict
 from jaxclf.interruption import Interrupted, StopSignals
 from jaxclf.keeper import Keeper
 from jaxclf.loop import NonFiniteLoss
-from jaxclf.mesh import check_divisible, data_mesh
 from jaxclf.metrics import summarize
 from jaxclf.models.classifier import Classifier
 from jaxclf.models.trees import Tree

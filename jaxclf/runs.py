@@ -15,7 +15,7 @@ import numpy as np
 from jaxclf.checkpoint import load_variables, read_metadata
 from jaxclf.config import Preprocess, Recipe, from_dict, from_json
 from jaxclf.data.decode import Picture, evaluation_pixels
-from jaxclf.mesh import all_devices, data_mesh, replicate, shard_batch
+from jaxclf.data.devices import all_devices, data_mesh, replicate, shard_batch
 from jaxclf.metrics import label_probabilities, probabilities
 from jaxclf.models.classifier import Classifier, create_classifier
 from jaxclf.models.trees import Tree

@@ -13,10 +13,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxclf.data.activations import ActivationDataset, ActivationLoader, AnyLoader
+from jaxclf.data.devices import replicate
 from jaxclf.data.loader import Batch
-from jaxclf.mesh import replicate
+from jaxclf.data.order import PADDING
 from jaxclf.models.trees import Tree, combine, partition
-from jaxclf.order import PADDING
 from jaxclf.state import TrainState
 from jaxclf.steps import Metrics, TrainStep
 

@@ -10,9 +10,9 @@ from jax.sharding import Mesh
 
 from jaxclf.augment import Augment, Mix, make_augment, normalize, to_float
 from jaxclf.config import Preprocess, check_frozen, cut_prefix
+from jaxclf.data.devices import replicated
 from jaxclf.data.loader import Batch
 from jaxclf.losses import Loss, make_loss, targets_from_labels
-from jaxclf.mesh import replicated
 from jaxclf.models.classifier import Classifier
 from jaxclf.models.trees import Tree, combine, partition
 from jaxclf.schedules import Schedule
@@ -68,8 +68,8 @@ def make_train_step(
         d = min(ema_decay, (1 + t) / (10 + t)) at step t, so that short runs are not held at their start.
       start: the cut that the batches' inputs come from; None: they are pictures. Activations are used as they are,
         and of the state only what is above the cut is read, so it may hold no more than that.
-      mesh: devices that share each batch, see `jaxclf.mesh`: then the state comes `replicate`d and the batch sharded,
-        and state and metrics leave replicated.
+      mesh: devices that share each batch, see `jaxclf.data.devices`: then the state comes `replicate`d and the batch
+        sharded, and state and metrics leave replicated.
 
     Returns:
       The step. Its metrics, all on the device: `loss` (mean over the batch's examples, what the gradient is of),

@@ -12,9 +12,9 @@ from jaxclf.augment import Augment, make_augment, normalize
 from jaxclf.config import Preprocess
 from jaxclf.data.activations import ActivationLoader, AnyLoader
 from jaxclf.data.cache import OnProgress
+from jaxclf.data.devices import fetch, replicate
 from jaxclf.data.loader import Loader
 from jaxclf.inference import predict, to_device
-from jaxclf.mesh import fetch, replicate
 from jaxclf.metrics import Predictions, label_probabilities, log_probabilities, probabilities
 from jaxclf.models.classifier import Classifier
 from jaxclf.steps import PredictStep
@@ -107,7 +107,7 @@ def predict_tta(
       return_views: also return the probabilities of each view.
       predict_step: from `make_predict_step`, when one is compiled already.
       view_step: from `make_view_step`, likewise; `augment` is then not used.
-      mesh: devices that share each batch, see `jaxclf.mesh`; None: the default device.
+      mesh: devices that share each batch, see `jaxclf.data.devices`; None: the default device.
 
     Returns:
       Predictions in the loader's order, whose logits are logarithms of the combined probabilities: see

@@ -24,12 +24,12 @@ from jaxclf._jax import enable_compilation_cache
 from jaxclf.checkpoint import restore_checkpoint, save_checkpoint
 from jaxclf.config import MODULES, Phase, Settings
 from jaxclf.data.activations import ActivationLoader
+from jaxclf.data.devices import data_mesh, replicate
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ArrayDataset
 from jaxclf.features import extract_features
 from jaxclf.inference import evaluate, predict, to_device
 from jaxclf.lr_finder import find_lr
-from jaxclf.mesh import data_mesh, replicate
 from jaxclf.models import ResNetConfig, create_classifier, init_variables, norm
 from jaxclf.phases import make_phase_program
 from jaxclf.steps import make_predict_step

@@ -21,12 +21,12 @@ from jaxclf._jax import enable_compilation_cache
 from jaxclf.checkpoint import restore_checkpoint, save_checkpoint
 from jaxclf.config import MODULES, Phase
 from jaxclf.data.activations import ActivationLoader
+from jaxclf.data.devices import data_mesh, fetch, replicate
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ArrayDataset
 from jaxclf.features import extract_features
 from jaxclf.inference import predict
 from jaxclf.lr_finder import find_lr
-from jaxclf.mesh import data_mesh, fetch, replicate
 from jaxclf.models import ResNetConfig, create_classifier, init_variables
 from jaxclf.sweep import sweep_heads
 from jaxclf.tta import predict_views

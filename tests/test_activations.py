@@ -16,10 +16,10 @@ from jaxclf import inference, loop, lr_finder, scanned, tta
 from jaxclf.config import MODULES, Phase, Settings, cut_prefix
 from jaxclf.data.activations import ActivationDataset, ActivationLoader
 from jaxclf.data.loader import Loader
+from jaxclf.data.order import epoch_views
 from jaxclf.features import extract_features
 from jaxclf.models import create_classifier, init_variables
 from jaxclf.models.trees import leaf_paths
-from jaxclf.order import epoch_views
 
 RNG = np.random.default_rng(0)
 POOLED = RNG.normal(0, 1, (3 * 21, 32)).astype(np.float32)

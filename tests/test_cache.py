@@ -10,8 +10,8 @@ from conftest import count_decoded, write_class_folders
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxclf.array_file import ArrayFileError, ArrayWriter, open_array
 from jaxclf.config import Preprocess
+from jaxclf.data.array_file import ArrayFileError, ArrayWriter, open_array
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ArrayDataset, ImageFolder
 
@@ -147,7 +147,7 @@ def test_wrong_rows_and_folders_that_cannot_be_written(tmp_path):
 
 FULL_DISK = """
 import resource, sys, numpy as np
-from jaxclf.array_file import ArrayFileError, ArrayWriter
+from jaxclf.data.array_file import ArrayFileError, ArrayWriter
 import signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))

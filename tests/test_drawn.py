@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
-from jaxclf.data import drawings
-from jaxclf.data.drawings import write_drawings
-from jaxclf.data.drawn import KINDS, draw_face
+from jaxclf.data.demo import folder as drawings
+from jaxclf.data.demo.drawing import KINDS, draw_face
+from jaxclf.data.demo.folder import write_drawings
 
 
 def digest(*drawings: Image.Image) -> str:
@@ -50,7 +50,7 @@ def test_a_drawing_depends_on_its_arguments_alone(kind: str) -> None:
 
 def test_drawings_are_the_same_in_another_process() -> None:
     program = (
-        "import hashlib; from jaxclf.data.drawn import KINDS, draw_face; "
+        "import hashlib; from jaxclf.data.demo.drawing import KINDS, draw_face; "
         "print(hashlib.sha256(b''.join(draw_face(k, s).tobytes() for s in range(8) for k in KINDS)).hexdigest())"
     )
     here = digest(*(draw_face(kind, seed) for seed in range(8) for kind in KINDS))
@@ -287,7 +287,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path, error: type[BaseExcep
 
 def test_a_killed_run_leaves_nothing_that_a_later_run_trusts(tmp_path: Path) -> None:
     program = (
-        "import os, sys; from jaxclf.data.drawings import write_drawings; "
+        "import os, sys; from jaxclf.data.demo.folder import write_drawings; "
         "write_drawings(sys.argv[1], num_train=60, num_valid=2, size=16, on_progress=lambda *_: os._exit(9))"
     )
     assert run_python(program, str(tmp_path / "faces")).returncode == 9

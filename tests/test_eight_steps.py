@@ -6,7 +6,7 @@ import sys
 
 from conftest import REPOSITORY
 
-from jaxclf.data.drawings import write_drawings
+from jaxclf.data.demo.folder import write_drawings
 
 
 def test_all_eight_steps_run_and_say_what_they_brought(tmp_path, monkeypatch, capsys):

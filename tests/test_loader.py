@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from jaxclf.data import loader as loader_module
 from jaxclf.data.cache import RamCache
 from jaxclf.data.loader import Loader, LoaderState
+from jaxclf.data.order import epoch_order
 from jaxclf.data.sources import ArrayDataset, Example, ImageFolder
-from jaxclf.order import epoch_order
 
 
 def numbered(count: int, size: int = 12) -> ArrayDataset:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxclf
-from jaxclf import mesh
+from jaxclf.data import devices as mesh
 
 #: Measured: 2.2e-6 in 50 losses, 7e-7 in the variables after them.
 TOLERANCE = 7e-6

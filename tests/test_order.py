@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxclf.order import balanced_order, epoch_order, k_folds, stratified_split
+from jaxclf.data.order import balanced_order, epoch_order, k_folds, stratified_split
 
 
 @given(st.integers(0, 2**31), st.integers(0, 1000), st.integers(0, 300))

@@ -46,7 +46,7 @@ def _hardly_optimised():
 @pytest.fixture(scope="module")
 def home(tmp_path_factory, _hardly_optimised):
     """The README's ten lines of shell and fifteen of Python, run as printed, but at 32 pixels on few drawings."""
-    from jaxclf.data.drawings import write_drawings
+    from jaxclf.data.demo.folder import write_drawings
 
     folder, printed, names = tmp_path_factory.mktemp("home"), {}, {}
     write_drawings(folder / "jaxclf-demo" / "drawings-0", num_train=24, num_valid=8, size=40)

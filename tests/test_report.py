@@ -16,9 +16,9 @@ from PIL import Image
 
 from jaxclf._files import write_npz
 from jaxclf.config import Phase, Recipe, Settings, frozen_prefix, to_json
-from jaxclf.data.check import Report
-from jaxclf.data.drawn import draw_face
-from jaxclf.data.records import Finding
+from jaxclf.data.check.check import Report
+from jaxclf.data.check.listing import Finding
+from jaxclf.data.demo.drawing import draw_face
 from jaxclf.data.thumbnails import jpeg_thumbnail
 from jaxclf.lr_curve import LRCurve, growing_lrs, suggestions
 from jaxclf.metrics import Predictions, summarize

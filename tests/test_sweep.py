@@ -8,12 +8,12 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from jaxclf import sweep_heads
+from jaxclf.data.order import epoch_order, k_folds
 from jaxclf.losses import make_loss, weighted_mean
 from jaxclf.metrics import Predictions, summarize
 from jaxclf.models import ResNetConfig, create_classifier, init_variables
 from jaxclf.models.head_init import create_head, init_head
 from jaxclf.optim import make_optimizer
-from jaxclf.order import epoch_order, k_folds
 from jaxclf.schedules import cosine
 from jaxclf.sweep.members import _keep, member_variables, train_members
 from jaxclf.sweep.search import _chunk_size

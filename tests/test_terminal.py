@@ -11,8 +11,8 @@ from jaxclf import report as report_module
 from jaxclf.cli import report
 from jaxclf.cli.terminal import Terminal, better_step, describe_phase, is_eight_steps
 from jaxclf.config import Phase, Settings
-from jaxclf.data.check import check_data
-from jaxclf.data.drawings import write_drawings
+from jaxclf.data.check.check import check_data
+from jaxclf.data.demo.folder import write_drawings
 from jaxclf.evaluation import evaluate_run
 from jaxclf.loop import Progress
 from jaxclf.recipe import run_recipe

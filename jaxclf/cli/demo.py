@@ -8,7 +8,7 @@ import numpy as np
 from jaxclf.cli.report import make_report
 from jaxclf.cli.terminal import Terminal
 from jaxclf.config import Recipe, Settings
-from jaxclf.data.drawings import write_drawings
+from jaxclf.data.demo.folder import write_drawings
 from jaxclf.metrics import Predictions, confusion_matrix
 from jaxclf.recipe import run_recipe
 from jaxclf.recipes import eight_steps

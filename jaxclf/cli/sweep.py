@@ -71,7 +71,7 @@ def sweep(
 
 def _sweep(data: str, settings: Settings, options: dict[str, Any], out: str) -> int:
     from jaxclf.cli.terminal import Terminal
-    from jaxclf.mesh import all_devices
+    from jaxclf.data.devices import all_devices
     from jaxclf.models import get_config
     from jaxclf.setup import prepare
     from jaxclf.sweep import sweep_heads
@@ -153,8 +153,8 @@ def pooled_features(model: Any, variables: Any, loader: Any, on_progress: Any) -
     """The body's pooled activations of a loader's pictures, float32 [n, 2c], and their labels."""
     import numpy as np
 
+    from jaxclf.data.devices import all_devices
     from jaxclf.features import extract_features
-    from jaxclf.mesh import all_devices
 
     mesh = all_devices(loader.batch_size)
     found = extract_features(

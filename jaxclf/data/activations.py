@@ -9,11 +9,11 @@ from typing import Any, Literal, get_args
 import jax
 import numpy as np
 
-from jaxclf.array_file import ArrayOnDisk
 from jaxclf.config import AugmentName, Preprocess
+from jaxclf.data.array_file import ArrayOnDisk
 from jaxclf.data.cache import pictures_dir
 from jaxclf.data.loader import Array, Batch, Loader, LoaderState, Sampling
-from jaxclf.order import PADDING, balanced_order, batch_order, epoch_order, epoch_views, num_batches
+from jaxclf.data.order import PADDING, balanced_order, batch_order, epoch_order, epoch_views, num_batches
 
 #: Where activations are kept: in the device's memory, in the host's, or in a file of which rows are read.
 Placement = Literal["device", "host", "disk"]
@@ -155,8 +155,8 @@ class ActivationLoader:
       train: shuffled by `epoch_order(seed, k)`, the last incomplete batch dropped (unless the set is smaller than one
         batch, which is then padded); otherwise in the source's order, the last batch padded and masked.
       seed: of the order, and of which view of a bank is shown when.
-      sampling: "shuffle", or "balanced": classes equally often, with repetition (`jaxclf.order.balanced_order`).
-      augmented: each epoch shows one view per example, drawn at random (`jaxclf.order.epoch_views`); otherwise the
+      sampling: "shuffle", or "balanced": classes equally often, with repetition (`jaxclf.data.order.balanced_order`).
+      augmented: each epoch shows one view per example, drawn at random (`jaxclf.data.order.epoch_views`); otherwise the
         plain one. Default: in training, from a bank.
 
     Raises:

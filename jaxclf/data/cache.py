@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from jaxclf._jax import default_cache_dir
-from jaxclf.array_file import ArrayFileError, ArrayOnDisk, ArrayWriter, open_array
+from jaxclf.data.array_file import ArrayFileError, ArrayOnDisk, ArrayWriter, open_array
 from jaxclf.data.sources import DataSource, Example
 
 #: Caches in memory take at most this share of the machine's memory; what does not fit goes to disk.

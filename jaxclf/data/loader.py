@@ -14,8 +14,8 @@ from jaxclf.config import Preprocess
 from jaxclf.data.cache import BadImage, DiskCache, OnBadImage, OnProgress, Prepared, RamCache, fits_in_memory
 from jaxclf.data.decode import PRESIZE_RATIO, evaluation_pixels, presize, presized_pixels
 from jaxclf.data.fingerprints import dataset_key, record_fingerprints
+from jaxclf.data.order import PADDING, balanced_order, batch_order, epoch_order, num_batches
 from jaxclf.data.sources import DataSource, Example
-from jaxclf.order import PADDING, balanced_order, batch_order, epoch_order, num_batches
 
 #: Where prepared pictures are kept: "memory", "disk", "none" (decoded at every access), or the first two by size.
 CacheKind = Literal["auto", "memory", "disk", "none"]
@@ -141,7 +141,7 @@ class Loader:
       cache: where prepared pictures are kept: "memory"; "disk", found again by later runs; "none"; "auto" takes memory
         when they fit into a quarter of it, else the disk (see `jaxclf.data.cache`).
       cache_dir: folder of the disk cache; default: the user's cache folder.
-      sampling: "shuffle", or "balanced": classes equally often, with repetition (`jaxclf.order.balanced_order`).
+      sampling: "shuffle", or "balanced": classes equally often, with repetition (`jaxclf.data.order.balanced_order`).
       num_threads: decoder threads; `None` takes one per core.
       shard_index, num_shards: this loader hands out its part of every batch: rows [i * b / n, (i + 1) * b / n). All
         shards have equally many batches, and together they hold just what one unsharded loader would.

@@ -9,9 +9,9 @@ import numpy as np
 
 from jaxclf.data.archives import open_tree
 from jaxclf.data.folders import Tree
+from jaxclf.data.order import k_folds, stratified_split
 from jaxclf.data.sources import UNKNOWN_LABEL, DataSource, ImageFiles, ImageFolder, Subset
 from jaxclf.data.tables import CsvTable, read_table
-from jaxclf.order import k_folds, stratified_split
 
 TRAIN_NAMES = ("train", "training")
 VALID_NAMES = ("valid", "val", "validation")
@@ -48,7 +48,7 @@ class Parts(NamedTuple):
 def split_dataset(dataset: DataSource, *, valid_fraction: float = 0.2, seed: int = 0) -> tuple[Subset, Subset]:
     """Draws a stratified validation part: (train, valid), disjoint; every class in both unless it is multi-label.
 
-    A pure function of the labels, the fraction and the seed: see `jaxclf.order.stratified_split`.
+    A pure function of the labels, the fraction and the seed: see `jaxclf.data.order.stratified_split`.
 
     Raises:
       ValueError: for a fraction outside (0, 1), or a class with one example, which is named.
@@ -61,7 +61,7 @@ def split_dataset(dataset: DataSource, *, valid_fraction: float = 0.2, seed: int
 def fold_datasets(dataset: DataSource, *, num_folds: int, fold: int, seed: int = 0) -> tuple[Subset, Subset]:
     """One round of cross-validation: (train, valid), where valid is fold `fold` and train are the others.
 
-    Over all folds every example is held out exactly once. Stratified: see `jaxclf.order.k_folds`.
+    Over all folds every example is held out exactly once. Stratified: see `jaxclf.data.order.k_folds`.
 
     Args:
       dataset: what to share out.

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxclf.data.order import epoch_order
 from jaxclf.metrics.calibration import calibration_error, expected_calibration_error, reliability_curve
 from jaxclf.metrics.predictions import (
     Predictions,
@@ -15,7 +16,6 @@ from jaxclf.metrics.predictions import (
     multi_label_losses,
     probabilities,
 )
-from jaxclf.order import epoch_order
 
 #: The smallest and the largest temperature that is fit.
 BOUNDS = (0.01, 100.0)

@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from jaxclf.data.devices import fetch, place, replicated, sharded
+from jaxclf.data.order import epoch_order
 from jaxclf.losses import weighted_mean
-from jaxclf.mesh import fetch, place, replicated, sharded
 from jaxclf.models.head_init import init_head
 from jaxclf.models.trees import Tree
 from jaxclf.optim import decays, make_optimizer
-from jaxclf.order import epoch_order
 from jaxclf.phases import phase_key
 from jaxclf.schedules import cosine
 from jaxclf.sweep.judge import held_out_rows, judge

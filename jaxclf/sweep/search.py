@@ -9,11 +9,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxclf.data.cache import MEMORY_SHARE, physical_memory
+from jaxclf.data.devices import replicate
+from jaxclf.data.order import k_folds
 from jaxclf.losses import MULTI_LABEL_LOSSES, SINGLE_LABEL_LOSSES, Loss, make_loss
-from jaxclf.mesh import replicate
 from jaxclf.models import HeadKind
 from jaxclf.models.head_init import create_head
-from jaxclf.order import k_folds
 from jaxclf.sweep.members import member_variables, train_members
 from jaxclf.sweep.table import Setting, Sweep, choose, make_rows
 from jaxclf.sweep.training import Examples, Members, Training, bytes_per_member
@@ -81,7 +81,8 @@ def sweep_heads(
         function.
       max_bytes: memory of each device for heads, beside the features; they run in chunks that fit. The figures do not
         depend on it, but for rounding. None takes a quarter of the device's memory.
-      mesh: devices that share the heads, see `jaxclf.mesh`: each has all features and trains its part of every chunk.
+      mesh: devices that share the heads, see `jaxclf.data.devices`: each has all features and trains its part of every
+        chunk.
       on_progress: called after each epoch of a chunk with (done, total).
 
     Returns:

@@ -53,7 +53,7 @@ def real_curves():
     import jax
 
     from jaxclf.config import frozen_prefix
-    from jaxclf.data.drawn import KINDS, draw_face
+    from jaxclf.data.demo.drawing import KINDS, draw_face
     from jaxclf.data.loader import Loader
     from jaxclf.data.sources import ArrayDataset
     from jaxclf.lr_finder import find_lr

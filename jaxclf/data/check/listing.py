@@ -21,7 +21,7 @@ class Finding(NamedTuple):
     """One thing that is wrong with the data.
 
     Attributes:
-      kind: what sort of thing, a fixed term ("unreadable", "leak", ..); see `jaxclf.data.check`.
+      kind: what sort of thing, a fixed term ("unreadable", "leak", ..); see `jaxclf.data.check.check`.
       message: a sentence for people.
       paths: the files or folders concerned, all of them.
     """

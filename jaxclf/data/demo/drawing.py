@@ -1,9 +1,10 @@
 """Deterministic Pillow drawings of cats and dogs, the embedded demo data.
 
 A drawing has two independent parts. The *scene* (background, fur, colours, pose, light, clutter, grain) comes from a
-random stream that never learns the class. The *face* comes from a second stream: `jaxclf.data.faces` returns outlines
-only, in named inks whose colours the scene has chosen. So colour, brightness, size and place say next to nothing about
-the class: a linear model on pixels is right two times in three, while a small convolutional network learns the shapes.
+random stream that never learns the class. The *face* comes from a second stream: `jaxclf.data.demo.faces` returns
+outlines only, in named inks whose colours the scene has chosen. So colour, brightness, size and place say next to
+nothing about the class: a linear model on pixels is right two times in three, while a small convolutional network
+learns the shapes.
 """
 
 import colorsys
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from jaxclf.data.faces import (
+from jaxclf.data.demo.faces import (
     SQUARE,
     Colour,
     Dice,

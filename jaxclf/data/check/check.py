@@ -16,10 +16,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from jaxclf.data.duplicates import near_groups
-from jaxclf.data.inspect import Facts, inspect_image
+from jaxclf.data.check.duplicates import near_groups
+from jaxclf.data.check.inspect import Facts, inspect_image
+from jaxclf.data.check.listing import WHOLE, Finding, Listing, Record, list_data
 from jaxclf.data.loader import default_num_threads
-from jaxclf.data.records import WHOLE, Finding, Listing, Record, list_data
 
 #: Shorter sides below this many pixels are reported.
 TINY = 32
@@ -41,7 +41,7 @@ class Report:
       counts: split -> class -> number of pictures.
       sizes: size histogram of the readable ones, by the shorter side in pixels, lower ends included: "32-63" -> number.
       modes: Pillow mode -> number of readable pictures.
-      errors, warnings: the findings; see `jaxclf.data.check` for their kinds.
+      errors, warnings: the findings; see `jaxclf.data.check.check` for their kinds.
     """
 
     data: str

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxclf.data.inspect import Facts
+from jaxclf.data.check.inspect import Facts
 
 MAX_BITS = 3
 MAX_DIFFERENCE = 8.0

@@ -1,7 +1,7 @@
 """Outlines of cat and dog faces for the drawn demo data: shape is all that differs between the classes.
 
 A face is a list of `Part`s in head coordinates, in named inks. Colours, pose, light and background are the scene's, in
-`jaxclf.data.drawn`, which never learns the class.
+`jaxclf.data.demo.drawing`, which never learns the class.
 """
 
 import math

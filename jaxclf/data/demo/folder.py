@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from jaxclf.data.drawn import KINDS, draw_face
+from jaxclf.data.demo.drawing import KINDS, draw_face
 
 FORMAT = 1  # raise it whenever the drawings change, so that an older folder is not taken for a new one
 

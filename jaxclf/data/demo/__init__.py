@@ -1,0 +1,1 @@
+"""Drawings of cats and dogs, made by the package itself: data for those who have none."""
