@@ -27,8 +27,8 @@ from jaxclf.config import Phase, Settings, cut_prefix, frozen_prefix
 from jaxclf.data.activations import ActivationDataset, ActivationLoader, AnyLoader
 from jaxclf.data.loader import Loader, default_num_threads
 from jaxclf.data.splits import open_data
-from jaxclf.features import extract_features
-from jaxclf.inference import evaluate, to_device
+from jaxclf.inference.features import extract_features
+from jaxclf.inference.predict import evaluate, to_device
 from jaxclf.loop import fit
 from jaxclf.models import create_classifier, init_variables
 from jaxclf.phases import make_phase_program

@@ -19,9 +19,9 @@ from jaxclf import load_run
 from jaxclf.checkpoint import load_variables
 from jaxclf.data.loader import Loader
 from jaxclf.data.splits import open_data
-from jaxclf.inference import predict
+from jaxclf.inference.predict import predict
+from jaxclf.inference.tta import predict_tta
 from jaxclf.metrics import Predictions, compare_predictions
-from jaxclf.tta import predict_tta
 
 
 def step_predictions(run_folder: Path, data: str) -> dict[str, Predictions]:

@@ -24,7 +24,7 @@ from jaxclf.config import Phase, Settings
 from jaxclf.data.devices import data_mesh
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ArrayDataset
-from jaxclf.inference import to_device
+from jaxclf.inference.predict import to_device
 from jaxclf.models import create_classifier, init_variables
 from jaxclf.phases import make_phase_program
 

@@ -8,7 +8,7 @@ from jaxclf.data.devices import all_devices
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import DataSource, fingerprint
 from jaxclf.data.splits import open_data, open_parts
-from jaxclf.inference import predict
+from jaxclf.inference.predict import predict
 from jaxclf.metrics import summarize
 from jaxclf.phases import check_labels
 from jaxclf.runs import Run

@@ -12,6 +12,7 @@ from jaxclf.data.cache import BadImage
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import fingerprint
 from jaxclf.distributed import is_writer
+from jaxclf.inference.predict import PredictStep
 from jaxclf.keeper import Keeper
 from jaxclf.metrics import Predictions, label_probabilities, search_threshold, summarize
 from jaxclf.models.classifier import Classifier
@@ -19,7 +20,6 @@ from jaxclf.models.trees import Tree, num_parameters
 from jaxclf.run_folder import CHECKPOINTS, write_predictions, write_submission, write_summary
 from jaxclf.scoring import score_calibration, score_test, score_tta
 from jaxclf.setup import Observer, Prepared
-from jaxclf.steps import PredictStep
 
 
 def finish(

@@ -12,13 +12,13 @@ from jax.sharding import Mesh
 
 from jaxclf.config import Phase, Settings, cycle_boundaries
 from jaxclf.data.activations import AnyLoader
-from jaxclf.inference import predict
+from jaxclf.inference.predict import PredictStep, make_predict_step, predict
 from jaxclf.metrics import Predictions, summarize
 from jaxclf.models.classifier import Classifier
 from jaxclf.phases import PhaseProgram, check_labels, make_phase_program
 from jaxclf.snapshot import ZERO, Best, Boundary, Snapshot, Totals
 from jaxclf.state import TrainState
-from jaxclf.steps import Metrics, PredictStep, make_predict_step
+from jaxclf.steps import Metrics
 
 #: A line of the record: plain JSON values.
 Row = dict[str, Any]

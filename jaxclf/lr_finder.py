@@ -14,7 +14,7 @@ from jaxclf.config import AugmentName, Phase, Settings
 from jaxclf.data.activations import ActivationLoader, AnyLoader
 from jaxclf.data.devices import fetch
 from jaxclf.data.loader import Batch
-from jaxclf.inference import to_device
+from jaxclf.inference.predict import to_device
 from jaxclf.loop import Progress, Row
 from jaxclf.lr_curve import (
     RULES,

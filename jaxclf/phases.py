@@ -13,7 +13,7 @@ from jaxclf.config import Phase, Settings
 from jaxclf.data.activations import ActivationDataset, ActivationLoader, AnyLoader, check_augment
 from jaxclf.data.devices import check_divisible, replicate
 from jaxclf.data.sources import DataSource
-from jaxclf.inference import to_device
+from jaxclf.inference.predict import to_device
 from jaxclf.losses import Loss, balanced_class_weights, make_loss
 from jaxclf.models.classifier import Classifier
 from jaxclf.optim import make_optimizer

@@ -21,9 +21,9 @@ from jaxclf.data.devices import check_divisible, data_mesh
 from jaxclf.data.roster import make_roster
 from jaxclf.data.sources import fingerprint
 from jaxclf.distributed import any_process, is_writer
-from jaxclf.features import variables_digest
 from jaxclf.finish import finish
-from jaxclf.inference import predict
+from jaxclf.inference.features import variables_digest
+from jaxclf.inference.predict import PredictStep, make_predict_step, predict
 from jaxclf.interruption import Interrupted, StopSignals
 from jaxclf.keeper import Keeper
 from jaxclf.loop import NonFiniteLoss
@@ -35,7 +35,6 @@ from jaxclf.run_folder import SUMMARY, append_metrics, check_out, create_run, wr
 from jaxclf.scoring import difference
 from jaxclf.setup import Loaders, Observer, Prepared, check_outside, decode, make_loaders, prepare
 from jaxclf.state import TrainState
-from jaxclf.steps import PredictStep, make_predict_step
 from jaxclf.training import FoundRate, PhaseResult, run_phase
 
 

@@ -16,12 +16,12 @@ from jaxclf.checkpoint import load_variables, read_metadata
 from jaxclf.config import Preprocess, Recipe, from_dict, from_json
 from jaxclf.data.decode import Picture, evaluation_pixels
 from jaxclf.data.devices import all_devices, data_mesh, replicate, shard_batch
+from jaxclf.inference.decision import Prediction, decide
+from jaxclf.inference.predict import make_predict_step
 from jaxclf.metrics import label_probabilities, probabilities
 from jaxclf.models.classifier import Classifier, create_classifier
 from jaxclf.models.trees import Tree
-from jaxclf.prediction import Prediction, decide
 from jaxclf.run_folder import RECIPE, SUMMARY
-from jaxclf.steps import make_predict_step
 
 
 class ClassifierSpec(NamedTuple):

@@ -11,7 +11,8 @@ from jaxclf.config import Recipe
 from jaxclf.data.cache import OnProgress
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import DataSource
-from jaxclf.inference import predict
+from jaxclf.inference.predict import PredictStep, predict
+from jaxclf.inference.tta import predict_tta
 from jaxclf.metrics import (
     Predictions,
     accuracy_standard_error,
@@ -23,8 +24,6 @@ from jaxclf.metrics import (
 )
 from jaxclf.models.classifier import Classifier
 from jaxclf.models.trees import Tree
-from jaxclf.steps import PredictStep
-from jaxclf.tta import predict_tta
 
 
 def difference(before: Predictions, after: Predictions, recipe: Recipe) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The jitted steps: train on a batch, predict a batch. Built once per phase (train) or per run (predict)."""
+"""The jitted train step, built once per phase."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from jaxclf.augment import Augment, Mix, make_augment, normalize, to_float
+from jaxclf.augment import Augment, Mix, make_augment, normalize
 from jaxclf.config import Preprocess, check_frozen, cut_prefix
 from jaxclf.data.devices import replicated
 from jaxclf.data.loader import Batch
@@ -21,8 +21,6 @@ from jaxclf.state import TrainState
 #: Sums and counts of one step, on the device.
 Metrics = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
-#: (variables, uint8 [b, h, w, 3] or cached activations) -> float32 logits [b, c].
-PredictStep = Callable[[Any, jax.typing.ArrayLike], jax.Array]
 
 
 def make_train_step(
@@ -228,24 +226,3 @@ def _correct(logits: jax.Array, labels: jax.Array, multi_label: bool) -> jax.Arr
         return ((logits > 0.0) == (labels > 0.5)).mean(-1, dtype=jnp.float32)
     classes = labels.argmax(-1) if labels.ndim == 2 else labels
     return (logits.argmax(-1) == classes).astype(jnp.float32)
-
-
-def make_predict_step(model: Classifier, *, preprocess: Preprocess, start: str | None = None) -> PredictStep:
-    """A jitted `(variables, inputs) -> float32 logits [b, c]` in evaluation mode.
-
-    Args:
-      model: the classifier.
-      preprocess: normalisation of pictures.
-      start: the cut that inputs come from; None: they are pictures, uint8 [b, s, s, 3].
-    """
-
-    @jax.jit
-    def predict_step(variables: Any, images: jax.typing.ArrayLike) -> jax.Array:
-        inputs = jnp.asarray(images)
-        if start is None:
-            inputs = normalize(to_float(inputs), preprocess.mean, preprocess.std)
-        logits = model.apply(variables, inputs, start=start)
-        assert isinstance(logits, jax.Array)  # nothing is mutable, so there is nothing beside the logits
-        return logits
-
-    return predict_step

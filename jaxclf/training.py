@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 from jaxclf.config import Phase, Recipe
 from jaxclf.data.activations import ActivationLoader
 from jaxclf.data.loader import Loader
-from jaxclf.features import extract_features
+from jaxclf.inference.features import extract_features
+from jaxclf.inference.predict import PredictStep
 from jaxclf.loop import FitResult, Row, fit
 from jaxclf.lr_curve import LRCurve, Suggestion, suggestions
 from jaxclf.lr_finder import find_lr
@@ -22,7 +23,6 @@ from jaxclf.recipes import DEFAULT_LR
 from jaxclf.setup import Loaders, Observer
 from jaxclf.snapshot import Boundary, Snapshot
 from jaxclf.state import TrainState
-from jaxclf.steps import PredictStep
 
 #: The rules that are asked for a rate, in this order, where the settings' own does not apply.
 RULES = ("valley", "steep", "minimum")

@@ -27,14 +27,13 @@ from jaxclf.data.activations import ActivationLoader
 from jaxclf.data.devices import data_mesh, replicate
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ArrayDataset
-from jaxclf.features import extract_features
-from jaxclf.inference import evaluate, predict, to_device
+from jaxclf.inference.features import extract_features
+from jaxclf.inference.predict import evaluate, make_predict_step, predict, to_device
+from jaxclf.inference.tta import predict_views
 from jaxclf.lr_finder import find_lr
 from jaxclf.models import ResNetConfig, create_classifier, init_variables, norm
 from jaxclf.phases import make_phase_program
-from jaxclf.steps import make_predict_step
 from jaxclf.sweep import sweep_heads
-from jaxclf.tta import predict_views
 
 enable_compilation_cache()
 IMAGE_SIZE = 32

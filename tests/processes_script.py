@@ -24,12 +24,12 @@ from jaxclf.data.activations import ActivationLoader
 from jaxclf.data.devices import data_mesh, fetch, replicate
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ArrayDataset
-from jaxclf.features import extract_features
-from jaxclf.inference import predict
+from jaxclf.inference.features import extract_features
+from jaxclf.inference.predict import predict
+from jaxclf.inference.tta import predict_views
 from jaxclf.lr_finder import find_lr
 from jaxclf.models import ResNetConfig, create_classifier, init_variables
 from jaxclf.sweep import sweep_heads
-from jaxclf.tta import predict_views
 
 IMAGE_SIZE = 32
 PHASE = Phase("last", lrs=(0.1,) * 3, num_cycles=3, frozen=MODULES[:4], augment="side_on")

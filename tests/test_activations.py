@@ -12,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_loop import coloured
 
-from jaxclf import inference, loop, lr_finder, scanned, tta
+from jaxclf import loop, lr_finder, scanned
 from jaxclf.config import MODULES, Phase, Settings, cut_prefix
 from jaxclf.data.activations import ActivationDataset, ActivationLoader
 from jaxclf.data.loader import Loader
 from jaxclf.data.order import epoch_views
-from jaxclf.features import extract_features
+from jaxclf.inference import predict as inference
+from jaxclf.inference import tta
+from jaxclf.inference.features import extract_features
 from jaxclf.models import create_classifier, init_variables
 from jaxclf.models.trees import leaf_paths
 

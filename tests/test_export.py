@@ -12,12 +12,12 @@ from jax import export as jax_export
 from PIL import Image
 
 from jaxclf.config import Preprocess
-from jaxclf.export import export_classifier, load_exported, lower_classifier
-from jaxclf.export_file import MAGIC, Description, is_export, read_export, write_export
+from jaxclf.inference.decision import calibrated_threshold, decide
+from jaxclf.inference.export import export_classifier, load_exported, lower_classifier
+from jaxclf.inference.export_file import MAGIC, Description, is_export, read_export, write_export
+from jaxclf.inference.predict import make_predict_step
 from jaxclf.metrics import label_probabilities, probabilities
 from jaxclf.models import ResNetConfig, create_classifier
-from jaxclf.prediction import calibrated_threshold, decide
-from jaxclf.steps import make_predict_step
 
 PREPROCESS = Preprocess(image_size=32, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25), interpolation="bicubic")
 CLASSES = ("cat", "dog", "Löwe")
@@ -76,7 +76,7 @@ def test_it_prepares_pictures_itself(tiny, exported, tmp_path):
 
 
 def test_long_lists_are_cut_into_batches(exported, monkeypatch):
-    monkeypatch.setattr("jaxclf.export.BATCH_SIZE", 4)
+    monkeypatch.setattr("jaxclf.inference.export.BATCH_SIZE", 4)
     images = list(pictures(7))  # 4, and 3 padded to 4
     found = np.stack([prediction.probabilities for prediction in exported.predict(images)])
     pixels = np.stack([exported.pixels(image) for image in images])

@@ -13,12 +13,12 @@ from conftest import REPOSITORY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxclf import features
 from jaxclf.augment import make_augment
 from jaxclf.config import CUTS, MODULES, Preprocess
 from jaxclf.data.activations import ActivationLoader
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ArrayDataset
+from jaxclf.inference import features
 from jaxclf.models import ResNetConfig, create_classifier, init_variables
 
 SIZE = 32
@@ -188,7 +188,7 @@ import jax
 sys.path.insert(0, "tests")
 from test_features import loader
 from conftest import tiny
-from jaxclf.features import extract_features
+from jaxclf.inference.features import extract_features
 
 def kill(done, total):
     if done == 8:

@@ -12,7 +12,7 @@ from jaxclf import loop, phases
 from jaxclf.config import MODULES, Settings
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ArrayDataset
-from jaxclf.inference import evaluate, predict
+from jaxclf.inference.predict import evaluate, predict
 
 #: Cheap to compile: the head only, on plain pictures.
 PLAIN = dataclasses.replace(HEAD, augment="none")

@@ -4,7 +4,7 @@ import pytest
 
 from jaxclf.augment import normalize, to_float
 from jaxclf.config import Preprocess
-from jaxclf.gradcam import LAYERS, grad_cam
+from jaxclf.inference.gradcam import LAYERS, grad_cam
 from jaxclf.models import create_classifier
 
 SIZE = 96

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxclf import inference, loop, schedules
+from jaxclf import loop, schedules
 from jaxclf.config import MODULES, Phase, Settings
 from jaxclf.data.loader import Batch, Loader
 from jaxclf.data.sources import ArrayDataset
+from jaxclf.inference import predict as inference
 from jaxclf.metrics import summarize
 from jaxclf.models.trees import leaf_paths
 

@@ -15,12 +15,13 @@ from jaxclf.augment import make_augment
 from jaxclf.config import MODULES, Preprocess
 from jaxclf.data.decode import presize
 from jaxclf.data.loader import Batch
+from jaxclf.inference.predict import make_predict_step
 from jaxclf.models import ResNetConfig, create_classifier, init_variables
 from jaxclf.models.heads import HEADS
 from jaxclf.optim import make_optimizer
 from jaxclf.scanned import Plan, Resident, make_scanned_steps
 from jaxclf.state import create_train_state
-from jaxclf.steps import make_predict_step, make_train_step
+from jaxclf.steps import make_train_step
 
 PLATFORMS = ("cuda", "tpu")
 DTYPES = ("float32", "bfloat16")

@@ -21,14 +21,14 @@ from jaxclf.cli.predict import BATCH_SIZE, Judge, judge_pictures, open_judge
 from jaxclf.config import Phase, Preprocess, Recipe
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ImageFiles
-from jaxclf.export import load_exported
+from jaxclf.inference.decision import decide
+from jaxclf.inference.export import load_exported
+from jaxclf.inference.tta import predict_views
 from jaxclf.metrics import probabilities
 from jaxclf.models import registry
-from jaxclf.prediction import decide
 from jaxclf.run_folder import create_run, write_summary
 from jaxclf.runs import ClassifierSpec, load_run
 from jaxclf.state import create_train_state
-from jaxclf.tta import predict_views
 
 CLASSES = ("blue", "green", "red")
 

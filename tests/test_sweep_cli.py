@@ -54,7 +54,7 @@ def test_it_prints_the_best_few_and_what_to_give_to_fit(swept, photos, tmp_path,
 
 def test_features_are_those_of_the_whole_network(photos, tiny):
     """Head on them = the network on the pictures; padding of the last batch is not among them."""
-    from jaxclf.inference import predict
+    from jaxclf.inference.predict import predict
 
     model, variables = tiny
     loader = Loader(ImageFolder(photos / "train"), batch_size=8, image_size=32, train=False)

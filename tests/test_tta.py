@@ -10,10 +10,9 @@ from jaxclf.data import loader as loader_module
 from jaxclf.data.activations import ActivationDataset, ActivationLoader
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ArrayDataset, ImageFolder
-from jaxclf.inference import predict
+from jaxclf.inference.predict import make_predict_step, predict
+from jaxclf.inference.tta import Views, combine_views, make_view_step, predict_tta, predict_views
 from jaxclf.metrics import Predictions, accuracy, label_probabilities, log_probabilities, probabilities
-from jaxclf.steps import make_predict_step
-from jaxclf.tta import Views, combine_views, make_view_step, predict_tta, predict_views
 
 SIZE, N = 32, 10
 PIXELS = np.random.default_rng(0).integers(0, 256, (N, 48, 40, 3), np.uint8)

@@ -15,8 +15,8 @@ import tyro
 from jaxclf.cli.arguments import UsageError, Work, positional
 
 if TYPE_CHECKING:
-    from jaxclf.export import ExportedClassifier
-    from jaxclf.prediction import Prediction
+    from jaxclf.inference.decision import Prediction
+    from jaxclf.inference.export import ExportedClassifier
     from jaxclf.runs import Run
 
 #: Pictures that are in memory at a time, and rows of the network's batch.
@@ -99,13 +99,13 @@ def open_judge(run: str, *, tta: bool = False) -> Judge:
     Raises:
       ValueError: if it is neither, or `tta` asks for views that it does not have.
     """
-    from jaxclf.export_file import is_export
+    from jaxclf.inference.export_file import is_export
     from jaxclf.runs import load_run
 
     if not is_export(run):
         loaded = load_run(run)
         return _run_with_views(loaded) if tta else _from_pixels(loaded)
-    from jaxclf.export import load_exported
+    from jaxclf.inference.export import load_exported
 
     if tta:
         raise UsageError(f"--tta needs a RUN folder: {run} is an exported file, which holds no augmentation")
@@ -129,8 +129,8 @@ def _run_with_views(run: "Run") -> Judge:
     import jax
 
     from jaxclf.data.decode import evaluation_pixels, pixels, presized_pixels
+    from jaxclf.inference.tta import Views, combine_views, make_view_step
     from jaxclf.metrics import label_probabilities, probabilities
-    from jaxclf.tta import Views, combine_views, make_view_step
 
     preprocess, several = run.spec.preprocess, run.spec.multi_label
     augment = run.recipe.phases[-1].augment

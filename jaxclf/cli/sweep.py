@@ -154,7 +154,7 @@ def pooled_features(model: Any, variables: Any, loader: Any, on_progress: Any) -
     import numpy as np
 
     from jaxclf.data.devices import all_devices
-    from jaxclf.features import extract_features
+    from jaxclf.inference.features import extract_features
 
     mesh = all_devices(loader.batch_size)
     found = extract_features(

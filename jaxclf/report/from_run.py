@@ -15,7 +15,7 @@ from jaxclf.data.check.check import Report
 from jaxclf.data.check.listing import Finding
 from jaxclf.data.sources import DataSource
 from jaxclf.data.splits import open_data
-from jaxclf.gradcam import grad_cam
+from jaxclf.inference.gradcam import grad_cam
 from jaxclf.lr_curve import LRCurve
 from jaxclf.metrics import Predictions
 from jaxclf.plots import read_rows

@@ -28,7 +28,7 @@ from jaxclf.data.decode import PRESIZE_RATIO
 from jaxclf.data.devices import check_divisible, fetch, replicate
 from jaxclf.data.fingerprints import dataset_key, record_fingerprints
 from jaxclf.data.loader import Batch, Loader
-from jaxclf.inference import to_device
+from jaxclf.inference.predict import to_device
 from jaxclf.models.classifier import Classifier
 from jaxclf.models.trees import leaf_paths, partition
 

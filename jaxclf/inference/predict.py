@@ -2,20 +2,46 @@
 
 import collections
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxclf.augment import normalize, to_float
+from jaxclf.config import Preprocess
 from jaxclf.data.activations import AnyLoader
 from jaxclf.data.cache import OnProgress
 from jaxclf.data.devices import fetch, replicate, shard_batch
 from jaxclf.data.loader import Batch
 from jaxclf.metrics import Predictions, summarize
 from jaxclf.models.classifier import Classifier
-from jaxclf.steps import PredictStep, make_predict_step
+
+#: (variables, uint8 [b, h, w, 3] or cached activations) -> float32 logits [b, c].
+PredictStep = Callable[[Any, jax.typing.ArrayLike], jax.Array]
+
+
+def make_predict_step(model: Classifier, *, preprocess: Preprocess, start: str | None = None) -> PredictStep:
+    """A jitted `(variables, inputs) -> float32 logits [b, c]` in evaluation mode.
+
+    Args:
+      model: the classifier.
+      preprocess: normalisation of pictures.
+      start: the cut that inputs come from; None: they are pictures, uint8 [b, s, s, 3].
+    """
+
+    @jax.jit
+    def predict_step(variables: Any, images: jax.typing.ArrayLike) -> jax.Array:
+        inputs = jnp.asarray(images)
+        if start is None:
+            inputs = normalize(to_float(inputs), preprocess.mean, preprocess.std)
+        logits = model.apply(variables, inputs, start=start)
+        assert isinstance(logits, jax.Array)  # nothing is mutable, so there is nothing beside the logits
+        return logits
+
+    return predict_step
 
 
 def to_device(

@@ -1,7 +1,7 @@
 """The file of an exported classifier: a header that describes it, its program, and its arrays.
 
 Layout: magic (8 bytes), format version (uint32), sha256 of the header (32 bytes), size of the header (uint64), the
-header (JSON, with the size and the sha256 of what follows), the program (see `jaxclf.export`) and the arrays (as
+header (JSON, with the size and the sha256 of what follows), the program (see `inference.export`) and the arrays (as
 safetensors). All integers are little-endian. Nothing in it is Python, so nothing is run by reading it; the checksums
 find damage, and do not say who wrote a file.
 """
@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxclf._files import write_atomic
 from jaxclf.config import Preprocess, from_json, to_json
-from jaxclf.prediction import calibrated_threshold
+from jaxclf.inference.decision import calibrated_threshold
 
 MAGIC = b"\x89jaxclf\n"
 FORMAT_VERSION = 1

@@ -1,7 +1,7 @@
 """A classifier in one file: uint8 pixels in, calibrated probabilities out, on CPU, CUDA and TPU, without its code.
 
 The file holds the network as `jax.export` writes it (StableHLO, for any batch of at least one), and its arrays beside
-the program, as arguments: as constants they would be copied by every pass of the compiler. See `jaxclf.export_file`.
+the program, as arguments: as constants they would be copied by every pass of the compiler. See `inference.export_file`.
 
 Reading a file runs no Python from it: JSON, flatbuffers, MLIR bytecode and safetensors hold data only. Its program is
 compiled by XLA and run on the device when it predicts; one that calls anything outside itself (a StableHLO custom call
@@ -21,11 +21,11 @@ from jax import export as jax_export
 
 from jaxclf.config import Preprocess
 from jaxclf.data.decode import Picture, evaluation_pixels
-from jaxclf.export_file import Description, read_export, write_export
+from jaxclf.inference.decision import Prediction, decide
+from jaxclf.inference.export_file import Description, read_export, write_export
+from jaxclf.inference.predict import make_predict_step
 from jaxclf.models.classifier import Classifier
 from jaxclf.models.trees import leaf_paths
-from jaxclf.prediction import Prediction, decide
-from jaxclf.steps import make_predict_step
 
 #: Where an exported classifier can run, unless told otherwise; `jax.export` also knows "rocm".
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -57,7 +57,7 @@ def export_classifier(
       classes: names, in the order of the logits.
       temperature: from `cross_fit_temperature`; 1 leaves the probabilities as they are.
       multi_label: the probabilities are sigmoids, and those that reach `threshold` are labels.
-      threshold: in (0, 1), on the scale of temperature 1: see `jaxclf.prediction.calibrated_threshold`.
+      threshold: in (0, 1), on the scale of temperature 1: see `jaxclf.inference.decision.calibrated_threshold`.
       platforms: where it shall run; needs none of them here.
       overwrite: replace a file that exists.
 

@@ -14,10 +14,9 @@ from jaxclf.data.activations import ActivationLoader, AnyLoader
 from jaxclf.data.cache import OnProgress
 from jaxclf.data.devices import fetch, replicate
 from jaxclf.data.loader import Loader
-from jaxclf.inference import predict, to_device
+from jaxclf.inference.predict import PredictStep, predict, to_device
 from jaxclf.metrics import Predictions, label_probabilities, log_probabilities, probabilities
 from jaxclf.models.classifier import Classifier
-from jaxclf.steps import PredictStep
 
 #: Mean of the probabilities, mean of their logarithms, or the largest of each class.
 Combine = Literal["mean", "log_mean", "max"]
