@@ -18,9 +18,9 @@ from jaxclf.config import Preprocess, frozen_prefix
 from jaxclf.data.decode import presize
 from jaxclf.data.loader import Batch
 from jaxclf.models import create_classifier, init_variables
-from jaxclf.optim import make_optimizer
-from jaxclf.state import create_train_state
-from jaxclf.steps import make_train_step
+from jaxclf.training.optimizer import make_optimizer
+from jaxclf.training.state import create_train_state
+from jaxclf.training.step import make_train_step
 
 
 def main() -> None:

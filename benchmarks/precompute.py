@@ -29,9 +29,9 @@ from jaxclf.data.loader import Loader, default_num_threads
 from jaxclf.data.splits import open_data
 from jaxclf.inference.features import extract_features
 from jaxclf.inference.predict import evaluate, to_device
-from jaxclf.loop import fit
 from jaxclf.models import create_classifier, init_variables
-from jaxclf.phases import make_phase_program
+from jaxclf.training.fit import fit
+from jaxclf.training.program import make_phase_program
 
 NUM, WIDTH, BATCH = 20_000, 512, 64
 EPOCHS = 5

@@ -26,7 +26,7 @@ from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ArrayDataset
 from jaxclf.inference.predict import to_device
 from jaxclf.models import create_classifier, init_variables
-from jaxclf.phases import make_phase_program
+from jaxclf.training.program import make_phase_program
 
 NUM_CLASSES = 10
 

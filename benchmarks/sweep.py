@@ -17,12 +17,12 @@ import jax
 import numpy as np
 from machine import describe, spread
 
-from jaxclf.losses import make_loss
 from jaxclf.models import HeadKind
 from jaxclf.models.head_init import create_head
-from jaxclf.sweep.judge import held_out_rows
-from jaxclf.sweep.members import _first_state, _make_epoch, _orders
-from jaxclf.sweep.training import Examples, Members, Training
+from jaxclf.training.losses import make_loss
+from jaxclf.training.sweep.judge import held_out_rows
+from jaxclf.training.sweep.members import _first_state, _make_epoch, _orders
+from jaxclf.training.sweep.training import Examples, Members, Training
 
 FOLDS, EPOCHS = 4, 20
 

@@ -37,9 +37,9 @@ from jaxclf import schedules
 from jaxclf.config import Preprocess, frozen_prefix
 from jaxclf.data.loader import Batch, default_num_threads
 from jaxclf.models import create_classifier, init_variables
-from jaxclf.optim import make_optimizer
-from jaxclf.state import create_train_state
-from jaxclf.steps import make_train_step
+from jaxclf.training.optimizer import make_optimizer
+from jaxclf.training.state import create_train_state
+from jaxclf.training.step import make_train_step
 
 #: What is trained -> the last frozen module.
 PARTS = {"full": None, "stage4+head": "stage3", "head": "stage4"}

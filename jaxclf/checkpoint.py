@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.models.trees import Tree
-from jaxclf.state import TrainState
+from jaxclf.training.state import TrainState
 
 FORMAT_VERSION = 2
 

@@ -10,8 +10,8 @@ from jaxclf.data.sources import DataSource, fingerprint
 from jaxclf.data.splits import open_data, open_parts
 from jaxclf.inference.predict import predict
 from jaxclf.metrics import summarize
-from jaxclf.phases import check_labels
 from jaxclf.runs import Run
+from jaxclf.training.program import check_labels
 
 
 def evaluation_source(run: Run, data: str | os.PathLike[str], split: str = "auto") -> tuple[DataSource, str]:

@@ -17,8 +17,8 @@ from jaxclf.distributed import any_process, is_writer
 from jaxclf.interruption import Interrupted, StopSignals
 from jaxclf.metrics import Predictions
 from jaxclf.run_folder import CHECKPOINTS, metrics_size
-from jaxclf.snapshot import Boundary, Snapshot
-from jaxclf.state import TrainState
+from jaxclf.training.snapshot import Boundary, Snapshot
+from jaxclf.training.state import TrainState
 
 #: Checkpoints from within phases that a run keeps, beside the one with the lowest validation loss of each phase.
 MAX_SNAPSHOTS = 3

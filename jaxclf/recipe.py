@@ -26,16 +26,16 @@ from jaxclf.inference.features import variables_digest
 from jaxclf.inference.predict import PredictStep, make_predict_step, predict
 from jaxclf.interruption import Interrupted, StopSignals
 from jaxclf.keeper import Keeper
-from jaxclf.loop import NonFiniteLoss
 from jaxclf.metrics import summarize
 from jaxclf.models.classifier import Classifier
 from jaxclf.models.trees import Tree
 from jaxclf.resume import Point, Request, check_recipe, check_same, read_request, resume_point, write_request
+from jaxclf.run.phase import FoundRate, PhaseResult, run_phase
 from jaxclf.run_folder import SUMMARY, append_metrics, check_out, create_run, write_rates, write_recipe
 from jaxclf.scoring import difference
 from jaxclf.setup import Loaders, Observer, Prepared, check_outside, decode, make_loaders, prepare
-from jaxclf.state import TrainState
-from jaxclf.training import FoundRate, PhaseResult, run_phase
+from jaxclf.training.fit import NonFiniteLoss
+from jaxclf.training.state import TrainState
 
 
 class _Work(NamedTuple):

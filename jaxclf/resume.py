@@ -26,8 +26,8 @@ from jaxclf.run_folder import (
     truncate_metrics,
     write_recipe,
 )
-from jaxclf.snapshot import Best, Snapshot
-from jaxclf.state import TrainState
+from jaxclf.training.snapshot import Best, Snapshot
+from jaxclf.training.state import TrainState
 
 #: Of request.json.
 FORMAT_VERSION = 1

@@ -15,11 +15,11 @@ from jaxclf.data.cache import BadImage, OnBadImage, fits_in_memory
 from jaxclf.data.decode import presize
 from jaxclf.data.loader import CacheKind, Loader
 from jaxclf.data.splits import Splits, open_data
-from jaxclf.loop import Progress, Row
 from jaxclf.models.classifier import init_variables
 from jaxclf.models.trees import Tree
-from jaxclf.phases import check_labels
 from jaxclf.runs import ClassifierSpec
+from jaxclf.training.fit import Progress, Row
+from jaxclf.training.program import check_labels
 from jaxclf.weights.load import Pretrained, load_weights
 from jaxclf.weights.state_dict import merge_variables
 

@@ -19,7 +19,6 @@ from unittest import mock
 import jax
 import numpy as np
 
-from jaxclf import loop
 from jaxclf._jax import enable_compilation_cache
 from jaxclf.checkpoint import restore_checkpoint, save_checkpoint
 from jaxclf.config import MODULES, Phase, Settings
@@ -30,10 +29,11 @@ from jaxclf.data.sources import ArrayDataset
 from jaxclf.inference.features import extract_features
 from jaxclf.inference.predict import evaluate, make_predict_step, predict, to_device
 from jaxclf.inference.tta import predict_views
-from jaxclf.lr_finder import find_lr
 from jaxclf.models import ResNetConfig, create_classifier, init_variables, norm
-from jaxclf.phases import make_phase_program
-from jaxclf.sweep import sweep_heads
+from jaxclf.training import fit as loop
+from jaxclf.training.lr_finder import find_lr
+from jaxclf.training.program import make_phase_program
+from jaxclf.training.sweep import sweep_heads
 
 enable_compilation_cache()
 IMAGE_SIZE = 32

@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxclf import distributed, loop
+from jaxclf import distributed
 from jaxclf._jax import enable_compilation_cache
 from jaxclf.checkpoint import restore_checkpoint, save_checkpoint
 from jaxclf.config import MODULES, Phase
@@ -27,9 +27,10 @@ from jaxclf.data.sources import ArrayDataset
 from jaxclf.inference.features import extract_features
 from jaxclf.inference.predict import predict
 from jaxclf.inference.tta import predict_views
-from jaxclf.lr_finder import find_lr
 from jaxclf.models import ResNetConfig, create_classifier, init_variables
-from jaxclf.sweep import sweep_heads
+from jaxclf.training import fit as loop
+from jaxclf.training.lr_finder import find_lr
+from jaxclf.training.sweep import sweep_heads
 
 IMAGE_SIZE = 32
 PHASE = Phase("last", lrs=(0.1,) * 3, num_cycles=3, frozen=MODULES[:4], augment="side_on")

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_loop import coloured
 
-from jaxclf import loop, lr_finder, scanned
 from jaxclf.config import MODULES, Phase, Settings, cut_prefix
 from jaxclf.data.activations import ActivationDataset, ActivationLoader
 from jaxclf.data.loader import Loader
@@ -22,6 +21,9 @@ from jaxclf.inference import tta
 from jaxclf.inference.features import extract_features
 from jaxclf.models import create_classifier, init_variables
 from jaxclf.models.trees import leaf_paths
+from jaxclf.training import fit as loop
+from jaxclf.training import lr_finder
+from jaxclf.training import scan as scanned
 
 RNG = np.random.default_rng(0)
 POOLED = RNG.normal(0, 1, (3 * 21, 32)).astype(np.float32)

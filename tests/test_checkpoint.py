@@ -11,8 +11,8 @@ from jaxclf import schedules
 from jaxclf.checkpoint import load_variables, read_metadata, restore_checkpoint, save_checkpoint
 from jaxclf.config import MODULES
 from jaxclf.models.trees import leaf_paths
-from jaxclf.optim import make_optimizer
-from jaxclf.state import create_train_state
+from jaxclf.training.optimizer import make_optimizer
+from jaxclf.training.state import create_train_state
 
 METADATA = {"classes": ["a", "b", "ü"], "progress": {"phase": 1, "epoch": 3, "seed": 7}}
 

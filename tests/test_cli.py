@@ -278,7 +278,7 @@ def test_real_photos(shared_dogscats, tmp_path):
 def test_speed_is_measured_between_finished_steps(monkeypatch):
     """Not over steps that are only dispatched, nor over the compile or a validation."""
     from jaxclf.cli import terminal
-    from jaxclf.loop import Progress
+    from jaxclf.training.fit import Progress
 
     clock = iter([10.0, 11.0, 12.0, 16.0, 30.0, 31.0])
     monkeypatch.setattr(terminal.time, "perf_counter", lambda: next(clock))

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from jax import ShapeDtypeStruct
 
-from jaxclf import cost, schedules
+from jaxclf import schedules
 from jaxclf.config import MODULES, Preprocess
 from jaxclf.data.loader import Batch
-from jaxclf.flops import count_flops
 from jaxclf.models import ResNetConfig, create_classifier
-from jaxclf.optim import make_optimizer
-from jaxclf.state import create_train_state
-from jaxclf.steps import make_train_step
+from jaxclf.training import cost
+from jaxclf.training.flops import count_flops
+from jaxclf.training.optimizer import make_optimizer
+from jaxclf.training.state import create_train_state
+from jaxclf.training.step import make_train_step
 
 SIZE, BATCH = 64, 8
 KEY = jax.eval_shape(lambda: jax.random.key(0))

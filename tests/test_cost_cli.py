@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import pytest
 from test_cli import fails, run
 
-from jaxclf import cost
 from jaxclf.config import MODULES
 from jaxclf.models import create_classifier
+from jaxclf.training import cost
 
 CACHED = functools.cache(cost.freezing_costs)
 OPTIONS = ["--head", "concat", "--num-classes", "7", "--precision", "bfloat16", "--optimizer", "adamw"]

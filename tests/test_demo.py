@@ -6,8 +6,8 @@ import json
 import pytest
 from test_cli import run
 
-from jaxclf import training
 from jaxclf.cli import demo
+from jaxclf.training import lr_finder
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def small(monkeypatch):
         return dataclasses.replace(full, image_size=32, batch_size=8, phases=phases)
 
     monkeypatch.setattr(demo, "demo_recipe", short)
-    monkeypatch.setattr(training, "FINDER_STEPS", (20, 20))
+    monkeypatch.setattr(lr_finder, "FINDER_STEPS", (20, 20))
     monkeypatch.setattr(demo, "NUM_TRAIN", 40)
     monkeypatch.setattr(demo, "NUM_VALID", 20)
 

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from test_cli import FAST, fails, run, snapshot
 
-from jaxclf import lr_finder
 from jaxclf.config import MODULES
-from jaxclf.lr_curve import RULES, LRCurve, growing_lrs, suggestions
 from jaxclf.runs import load_run
+from jaxclf.training import lr_finder
+from jaxclf.training.lr_curve import RULES, LRCurve, growing_lrs, suggestions
 
 NET = FAST[:-2]  # without the epochs
 SHORT = ["--steps", "20", "--high", "0.1", "--frozen", "stage4"]  # a frozen body compiles in no time

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from test_loop import HEAD, IMAGE_SIZE, loaders
 
-from jaxclf import loop, phases
 from jaxclf.config import MODULES, Settings
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ArrayDataset
 from jaxclf.inference.predict import evaluate, predict
+from jaxclf.training import fit as loop
+from jaxclf.training import program as phases
 
 #: Cheap to compile: the head only, on plain pictures.
 PLAIN = dataclasses.replace(HEAD, augment="none")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import ShapeDtypeStruct, lax
 
-from jaxclf.flops import count_flops
+from jaxclf.training.flops import count_flops
 
 
 @settings(max_examples=15, deadline=None)

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxclf import loop, schedules
+from jaxclf import schedules
 from jaxclf.config import MODULES, Phase, Settings
 from jaxclf.data.loader import Batch, Loader
 from jaxclf.data.sources import ArrayDataset
 from jaxclf.inference import predict as inference
 from jaxclf.metrics import summarize
 from jaxclf.models.trees import leaf_paths
+from jaxclf.training import fit as loop
 
 IMAGE_SIZE = 32
 

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.utils.class_weight import compute_class_weight
 
-from jaxclf.losses import (
+from jaxclf.metrics import (
+    Predictions,
+    example_losses,
+    label_probabilities,
+    log_probabilities,
+    multi_label_losses,
+    probabilities,
+)
+from jaxclf.training.losses import (
     MULTI_LABEL_LOSSES,
     SINGLE_LABEL_LOSSES,
     balanced_class_weights,
@@ -21,14 +29,6 @@ from jaxclf.losses import (
     softmax_cross_entropy,
     targets_from_labels,
     weighted_mean,
-)
-from jaxclf.metrics import (
-    Predictions,
-    example_losses,
-    label_probabilities,
-    log_probabilities,
-    multi_label_losses,
-    probabilities,
 )
 
 GENERATOR = np.random.default_rng(0)

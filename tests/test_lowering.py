@@ -18,10 +18,10 @@ from jaxclf.data.loader import Batch
 from jaxclf.inference.predict import make_predict_step
 from jaxclf.models import ResNetConfig, create_classifier, init_variables
 from jaxclf.models.heads import HEADS
-from jaxclf.optim import make_optimizer
-from jaxclf.scanned import Plan, Resident, make_scanned_steps
-from jaxclf.state import create_train_state
-from jaxclf.steps import make_train_step
+from jaxclf.training.optimizer import make_optimizer
+from jaxclf.training.scan import Plan, Resident, make_scanned_steps
+from jaxclf.training.state import create_train_state
+from jaxclf.training.step import make_train_step
 
 PLATFORMS = ("cuda", "tpu")
 DTYPES = ("float32", "bfloat16")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxclf.lr_curve import (
+from jaxclf.training.lr_curve import (
     RULES,
     LRCurve,
     growing_lrs,

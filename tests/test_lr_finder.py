@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from test_loop import coloured
 
-from jaxclf import lr_finder, phases
 from jaxclf.config import MODULES, Settings
 from jaxclf.data.loader import Loader
-from jaxclf.loop import Progress
-from jaxclf.lr_curve import LRCurve, smooth_losses, stopping_point
+from jaxclf.training import lr_finder
+from jaxclf.training import program as phases
+from jaxclf.training.fit import Progress
+from jaxclf.training.lr_curve import LRCurve, smooth_losses, stopping_point
 
 
 def train_loader(count=50, batch_size=8) -> Loader:

@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 
 from jaxclf import schedules
 from jaxclf.config import MODULES
-from jaxclf.groups import discriminative_lrs, group_lrs, layer_groups
 from jaxclf.models.trees import leaf_paths, partition
-from jaxclf.optim import make_optimizer
+from jaxclf.training.optimizer import discriminative_lrs, group_lrs, layer_groups, make_optimizer
 
 GENERATOR = np.random.default_rng(0)
 

@@ -6,10 +6,11 @@ import io
 import pytest
 from rich.console import Console
 
-from jaxclf import phase_costs, training
 from jaxclf.cli.terminal import Terminal
 from jaxclf.config import Phase, Recipe, Settings, cut_prefix
 from jaxclf.recipes import RECIPES
+from jaxclf.training import lr_finder
+from jaxclf.training import phase_costs
 
 RECIPE = RECIPES["eight-steps"](Settings(arch="resnet10t", image_size=64, batch_size=50))
 
@@ -51,7 +52,7 @@ def test_phases_by_hand(prices, num_valid):
 @pytest.mark.parametrize(("epochs", "steps"), [(1, 40), (3, 60), (9, 100)])
 def test_a_search_takes_as_many_steps_as_the_phase_within_bounds(prices, epochs, steps):
     """Of 20 steps an epoch; the bounds are the run's own."""
-    assert training.FINDER_STEPS == (40, 100)
+    assert lr_finder.FINDER_STEPS == (40, 100)
     for lr_from, extra in (("given", 0), ("find", steps), ("previous", 0)):
         phase = Phase("a", lrs=(1.0,), cycle_epochs=epochs, lr_from=lr_from)
         recipe = Recipe(arch="resnet10t", image_size=32, batch_size=50, phases=(phase,))

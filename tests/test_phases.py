@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from jaxclf import phases
 from jaxclf.augment import cutmix, mixup
 from jaxclf.config import Phase, Settings
 from jaxclf.data.sources import ArrayDataset
-from jaxclf.losses import focal_loss, make_loss
+from jaxclf.training import program as phases
+from jaxclf.training.losses import focal_loss, make_loss
 
 STEPS = np.arange(40)
 

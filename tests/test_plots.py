@@ -24,11 +24,11 @@ from jaxclf import plots, schedules
 from jaxclf.augment import make_augment, normalize
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ImageFolder
-from jaxclf.lr_curve import LRBand
 from jaxclf.plots.history import history
 from jaxclf.plots.rates import loss_limits
-from jaxclf.state import create_train_state
-from jaxclf.steps import make_train_step
+from jaxclf.training.lr_curve import LRBand
+from jaxclf.training.state import create_train_state
+from jaxclf.training.step import make_train_step
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LONG = [f"n0{number}_a_rather_long_class_name_{number}" for number in range(130)]

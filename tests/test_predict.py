@@ -28,7 +28,7 @@ from jaxclf.metrics import probabilities
 from jaxclf.models import registry
 from jaxclf.run_folder import create_run, write_summary
 from jaxclf.runs import ClassifierSpec, load_run
-from jaxclf.state import create_train_state
+from jaxclf.training.state import create_train_state
 
 CLASSES = ("blue", "green", "red")
 

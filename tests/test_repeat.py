@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from test_cli import run
 
-from jaxclf import report, training
+from jaxclf import report
 from jaxclf.config import Settings, to_json
 from jaxclf.recipes import eight_steps
+from jaxclf.training import lr_finder
 
 SETTINGS = Settings(arch="resnet10t", weights="tiny-imagenet", image_size=32, batch_size=8, tta_views=0)
 
@@ -24,7 +25,7 @@ def short(tmp_path):
 
 
 def test_a_run_of_eight_steps_is_repeated_to_the_bit(photos, short, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "FINDER_STEPS", (20, 20))
+    monkeypatch.setattr(lr_finder, "FINDER_STEPS", (20, 20))
     monkeypatch.setattr(report, "write_report", lambda *args, **kwargs: None)  # not what is looked at here
     assert run("fit", photos, "--out", tmp_path / "first", "--recipe", short) == 0
     recipe = json.loads((tmp_path / "first" / "recipe.json").read_text())

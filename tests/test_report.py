@@ -20,13 +20,13 @@ from jaxclf.data.check.check import Report
 from jaxclf.data.check.listing import Finding
 from jaxclf.data.demo.drawing import draw_face
 from jaxclf.data.thumbnails import jpeg_thumbnail
-from jaxclf.lr_curve import LRCurve, growing_lrs, suggestions
 from jaxclf.metrics import Predictions, summarize
 from jaxclf.plots.steps import plot_steps
 from jaxclf.plots.svg import inline_svg
 from jaxclf.report import RateTest, ReportContent, collect, make_report, write_report
 from jaxclf.report.charts import MAX_STEPS, thinned
 from jaxclf.report.pictures import RAMP, overlay, shown_indices
+from jaxclf.training.lr_curve import LRCurve, growing_lrs, suggestions
 
 CLASSES = ("basset", "beagle", "boxer", "chihuahua", "collie", "corgi", "dachshund", "husky", "pug", "saint bernard")
 #: What a hostile class or file may be called.
@@ -428,10 +428,10 @@ def test_the_command_finds_the_pictures_again(photos, tmp_path, capsys, monkeypa
     from jaxclf.data.decode import evaluation_pixels
     from jaxclf.data.splits import open_data
     from jaxclf.models import init_variables
-    from jaxclf.optim import make_optimizer
     from jaxclf.runs import ClassifierSpec
     from jaxclf.schedules import constant
-    from jaxclf.state import create_train_state
+    from jaxclf.training.optimizer import make_optimizer
+    from jaxclf.training.state import create_train_state
 
     valid = open_data(photos).valid
     spec = ClassifierSpec("resnet10t", valid.classes, "linear", 0.0, "float32", Preprocess(image_size=32))

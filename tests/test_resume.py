@@ -11,13 +11,13 @@ import pytest
 from conftest import write_class_folders
 from same_run import SHORT, WHOLE, assert_same_run
 
-from jaxclf import loop
 from jaxclf.checkpoint import find_checkpoints
 from jaxclf.config import Phase
 from jaxclf.interruption import Interrupted, StopSignals
 from jaxclf.recipe import run_recipe
 from jaxclf.resume import recipe_differences
 from jaxclf.setup import Observer
+from jaxclf.training import fit as loop
 
 
 class SignalAt(Observer):

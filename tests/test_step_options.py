@@ -13,9 +13,9 @@ from jaxclf import schedules
 from jaxclf.augment import cutmix, mixup
 from jaxclf.config import MODULES
 from jaxclf.inference.predict import make_predict_step
-from jaxclf.losses import make_loss
 from jaxclf.models.trees import leaf_paths, partition
-from jaxclf.steps import make_train_step
+from jaxclf.training.losses import make_loss
+from jaxclf.training.step import make_train_step
 
 HEAD, TOP = MODULES[:5], MODULES[:4]  # frozen: all but the head, all but stage4 and the head
 WEIGHTED = make_loss("softmax", class_weights=(1.0, 2.0, 5.0))

@@ -12,12 +12,12 @@ from jaxclf.augment import make_augment
 from jaxclf.config import MODULES, Preprocess
 from jaxclf.data.loader import Batch
 from jaxclf.inference.predict import make_predict_step
-from jaxclf.losses import softmax_cross_entropy
 from jaxclf.models import create_classifier, init_variables
 from jaxclf.models.trees import leaf_paths, partition
-from jaxclf.optim import make_optimizer
-from jaxclf.state import create_train_state
-from jaxclf.steps import make_train_step
+from jaxclf.training.losses import softmax_cross_entropy
+from jaxclf.training.optimizer import make_optimizer
+from jaxclf.training.state import create_train_state
+from jaxclf.training.step import make_train_step
 
 PREPROCESS = Preprocess(image_size=32)
 KEY = jax.random.key(1)

@@ -9,16 +9,16 @@ from sklearn.linear_model import LogisticRegression
 
 from jaxclf import sweep_heads
 from jaxclf.data.order import epoch_order, k_folds
-from jaxclf.losses import make_loss, weighted_mean
 from jaxclf.metrics import Predictions, summarize
 from jaxclf.models import ResNetConfig, create_classifier, init_variables
 from jaxclf.models.head_init import create_head, init_head
-from jaxclf.optim import make_optimizer
 from jaxclf.schedules import cosine
-from jaxclf.sweep.members import _keep, member_variables, train_members
-from jaxclf.sweep.search import _chunk_size
-from jaxclf.sweep.table import SweepRow, choose, mean_and_error
-from jaxclf.sweep.training import Examples, Members, Training, bytes_per_member
+from jaxclf.training.losses import make_loss, weighted_mean
+from jaxclf.training.optimizer import make_optimizer
+from jaxclf.training.sweep.members import _keep, member_variables, train_members
+from jaxclf.training.sweep.search import _chunk_size
+from jaxclf.training.sweep.table import SweepRow, choose, mean_and_error
+from jaxclf.training.sweep.training import Examples, Members, Training, bytes_per_member
 
 NUM, WIDTH, CLASSES, FOLDS = 46, 12, 3, 2
 LRS, DECAYS, SEEDS = (0.3, 0.03), (0.0, 0.1), (5, 6)
@@ -139,7 +139,7 @@ def test_a_head_starts_as_a_classifiers_would():
 
 def test_shared_batches_give_one_matrix_product():
     """No product of the training step has a batch dimension, unless every seed has its own order."""
-    from jaxclf.sweep.members import _first_state, _make_epoch, _orders, held_out_rows
+    from jaxclf.training.sweep.members import _first_state, _make_epoch, _orders, held_out_rows
 
     def batched(train):
         data, some = examples(*problem()), members()

@@ -11,7 +11,7 @@ from jaxclf.cli.sweep import pooled_features
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ImageFolder
 from jaxclf.plots import plot_sweep
-from jaxclf.sweep import Sweep, SweepRow
+from jaxclf.training.sweep import Sweep, SweepRow
 
 NET = FAST[:-2]  # without the epochs
 SMALL = ["--lrs", "0.003", "0.1", "--weight-decays", "0", "0.001", "--seeds", "2", "--folds", "2", "--epochs", "3"]

@@ -14,10 +14,10 @@ from jaxclf.config import Phase, Settings
 from jaxclf.data.check.check import check_data
 from jaxclf.data.demo.folder import write_drawings
 from jaxclf.evaluation import evaluate_run
-from jaxclf.loop import Progress
 from jaxclf.recipe import run_recipe
 from jaxclf.recipes import eight_steps, head_only, two_phase
 from jaxclf.runs import load_run
+from jaxclf.training.fit import Progress
 
 #: The heading of a report's data check.
 FOUND = "Check of 26 pictures: 0 errors"

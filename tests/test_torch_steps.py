@@ -21,9 +21,9 @@ from jaxclf.config import Preprocess, frozen_prefix
 from jaxclf.data.loader import Batch
 from jaxclf.models import ResNetConfig, create_classifier
 from jaxclf.models.trees import combine, partition
-from jaxclf.optim import make_optimizer
-from jaxclf.state import create_train_state
-from jaxclf.steps import make_train_step
+from jaxclf.training.optimizer import make_optimizer
+from jaxclf.training.state import create_train_state
+from jaxclf.training.step import make_train_step
 from jaxclf.weights import convert_state_dict, to_state_dict
 
 FILE = Path(__file__).parent / "torch_steps" / "steps.npz"

@@ -45,8 +45,8 @@ def cost(
 def _cost(choices: dict[str, Any], format: str) -> int:
     import jax.numpy as jnp
 
-    from jaxclf.cost import forward_flops, freezing_costs
     from jaxclf.models import create_classifier
+    from jaxclf.training.cost import forward_flops, freezing_costs
 
     if choices["num_classes"] < 1:
         raise UsageError(f"num_classes={choices['num_classes']} must be at least 1")

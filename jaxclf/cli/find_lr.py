@@ -61,10 +61,10 @@ def _find_lr(
     steps: int,
     rule: str,
 ) -> int:
-    from jaxclf import lr_finder
     from jaxclf.cli.terminal import Terminal
     from jaxclf.config import frozen_prefix
-    from jaxclf.lr_curve import growing_lrs
+    from jaxclf.training import lr_finder
+    from jaxclf.training.lr_curve import growing_lrs
 
     try:
         growing_lrs(low, high, steps)

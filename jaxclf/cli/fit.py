@@ -103,11 +103,11 @@ def _fit(
     from jaxclf.cli.terminal import Terminal
     from jaxclf.data.splits import open_data
     from jaxclf.interruption import StopSignals
-    from jaxclf.phase_costs import phase_costs
     from jaxclf.recipe import run_recipe
     from jaxclf.resume import read_request
     from jaxclf.run_folder import REPORT, SUMMARY
     from jaxclf.setup import Observer
+    from jaxclf.training.phase_costs import phase_costs
 
     begun = read_request(Path(out)) if keeping["resume"] else None
     no_flags = recipe_name == "eight-steps" and settings == Settings() and not any(options.values())

@@ -74,8 +74,8 @@ def _sweep(data: str, settings: Settings, options: dict[str, Any], out: str) -> 
     from jaxclf.data.devices import all_devices
     from jaxclf.models import get_config
     from jaxclf.setup import prepare
-    from jaxclf.sweep import sweep_heads
-    from jaxclf.sweep.search import check_options
+    from jaxclf.training.sweep import sweep_heads
+    from jaxclf.training.sweep.search import check_options
 
     if settings.weight_decay:
         raise UsageError("weight_decay is what is looked for; give --weight-decays to try")
@@ -126,7 +126,7 @@ def _as_flags(message: str) -> str:
 def _features(prepared: Any, settings: Settings, terminal: Any) -> tuple[Any, Any, Any]:
     """Pooled features float32 [n, 2c] and labels of the training pictures, and the loss that the settings name."""
     from jaxclf.data.loader import Loader
-    from jaxclf.phases import make_settings_loss
+    from jaxclf.training.program import make_settings_loss
 
     loader = Loader(
         prepared.splits.train,

@@ -14,11 +14,11 @@ from rich.text import Text
 
 from jaxclf.cli.units import describe_flops
 from jaxclf.config import MODULES, Phase, Recipe
-from jaxclf.loop import Progress as FitProgress
-from jaxclf.loop import Row
-from jaxclf.phase_costs import PhaseCost
 from jaxclf.run_folder import CONTENTS
 from jaxclf.setup import Observer
+from jaxclf.training.fit import Progress as FitProgress
+from jaxclf.training.fit import Row
+from jaxclf.training.phase_costs import PhaseCost
 
 #: Columns of a terminal from which on a plan is printed as a table.
 PLAN_WIDTH = 150

@@ -10,9 +10,9 @@ import numpy as np
 from jaxclf.augment import make_augment, normalize
 from jaxclf.config import Preprocess
 from jaxclf.data.loader import Batch, Loader
-from jaxclf.phases import phase_key
 from jaxclf.plots.style import new_figure, shorten
-from jaxclf.steps import step_keys
+from jaxclf.training.program import phase_key
+from jaxclf.training.step import step_keys
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -135,12 +135,12 @@ def _wrap(text: str) -> str:
 def training_batch(
     loader: Loader, augment: str, key: jax.Array | None = None, *, epoch: int = 0, step: int = 0
 ) -> Batch:
-    """A batch whose `inputs` are what `jaxclf.steps.make_train_step` hands to the network at a step.
+    """A batch whose `inputs` are what `jaxclf.training.step.make_train_step` hands to the network at a step.
 
     Args:
       loader: of the phase, made as for `jaxclf.fit`.
       augment: the phase's preset.
-      key: of the phase, `jaxclf.phases.phase_key(seed, phase_number)`; `None` takes the loader's seed and phase 0.
+      key: of the phase, `training.program.phase_key(seed, phase_number)`; `None` takes the loader's seed and phase 0.
       epoch: whose order the batch comes from, counted from the start of the run.
       step: of the phase; the random draws depend on it. The batch is number step modulo the batches per epoch.
 

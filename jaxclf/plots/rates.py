@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import jax
 import numpy as np
 
-from jaxclf.groups import GROUPS
-from jaxclf.lr_curve import LRBand
 from jaxclf.plots.style import GREY, PALETTE, add_legend, axes_or_new, marker, tidy, whole_numbers
+from jaxclf.training.lr_curve import LRBand
+from jaxclf.training.optimizer import GROUPS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -171,7 +171,7 @@ def plot_lr_band(
     """The learning-rate test over several seeds: the median as `plot_lr_curve` draws it, the middle 80 % around it.
 
     Args:
-      band: from `jaxclf.lr_finder.find_lr_band`.
+      band: from `jaxclf.training.lr_finder.find_lr_band`.
       suggestions: of its `middle()`.
       ax: where to draw; `None` makes a figure.
     """

@@ -7,8 +7,8 @@ import numpy as np
 
 from jaxclf.config import Recipe
 from jaxclf.data.check.check import Report
-from jaxclf.lr_curve import LRCurve
 from jaxclf.metrics import Predictions
+from jaxclf.training.lr_curve import LRCurve
 
 #: Pictures of each kind (largest losses, least certain).
 NUM_PICTURES = 12

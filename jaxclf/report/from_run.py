@@ -16,7 +16,6 @@ from jaxclf.data.check.listing import Finding
 from jaxclf.data.sources import DataSource
 from jaxclf.data.splits import open_data
 from jaxclf.inference.gradcam import grad_cam
-from jaxclf.lr_curve import LRCurve
 from jaxclf.metrics import Predictions
 from jaxclf.plots import read_rows
 from jaxclf.report.content import RateTest, ReportContent
@@ -24,6 +23,7 @@ from jaxclf.report.page import make_report
 from jaxclf.report.pictures import shown_indices
 from jaxclf.run_folder import CHECK, METRICS, PREDICTIONS, RECIPE, SUMMARY
 from jaxclf.runs import Run, load_run
+from jaxclf.training.lr_curve import LRCurve
 
 REPORT = "report.html"
 #: Learning-rate tests in a RUN, as `jaxclf find-lr` writes them, and a data check, as `jaxclf check --json` does.

@@ -56,8 +56,8 @@ def real_curves():
     from jaxclf.data.demo.drawing import KINDS, draw_face
     from jaxclf.data.loader import Loader
     from jaxclf.data.sources import ArrayDataset
-    from jaxclf.lr_finder import find_lr
     from jaxclf.models import create_classifier, init_variables
+    from jaxclf.training.lr_finder import find_lr
     from jaxclf.weights import load_weights, merge_variables
 
     model = create_classifier("resnet10t", 2)
@@ -75,7 +75,7 @@ def real_curves():
 
 
 def record():
-    from jaxclf.lr_curve import growing_lrs, smooth_losses, stopping_point
+    from jaxclf.training.lr_curve import growing_lrs, smooth_losses, stopping_point
 
     curves = {}
     for name, losses in {**synthetic_curves(), **real_curves()}.items():

@@ -12,11 +12,11 @@ from jaxclf.augment import Augment, Mix, make_augment, normalize
 from jaxclf.config import Preprocess, check_frozen, cut_prefix
 from jaxclf.data.devices import replicated
 from jaxclf.data.loader import Batch
-from jaxclf.losses import Loss, make_loss, targets_from_labels
 from jaxclf.models.classifier import Classifier
 from jaxclf.models.trees import Tree, combine, partition
 from jaxclf.schedules import Schedule
-from jaxclf.state import TrainState
+from jaxclf.training.losses import Loss, make_loss, targets_from_labels
+from jaxclf.training.state import TrainState
 
 #: Sums and counts of one step, on the device.
 Metrics = dict[str, jax.Array]

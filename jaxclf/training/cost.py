@@ -15,10 +15,10 @@ from jax.extend.core import ClosedJaxpr, Literal
 
 from jaxclf import schedules
 from jaxclf.config import CUTS, MODULES, Preprocess, cut_prefix
-from jaxclf.flops import count_flops, products
 from jaxclf.models.classifier import Classifier, init_variables
 from jaxclf.models.trees import Tree, combine, num_parameters, partition
-from jaxclf.optim import make_optimizer
+from jaxclf.training.flops import count_flops, products
+from jaxclf.training.optimizer import make_optimizer
 
 #: What can be frozen and leaves something to train: nothing, the stem, .., the whole body.
 FREEZINGS = tuple(MODULES[:number] for number in range(len(MODULES)))

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.losses import make_loss
 from jaxclf.models.trees import Tree
-from jaxclf.sweep.training import BLOCK, Examples, Training, flipped, take
+from jaxclf.training.losses import make_loss
+from jaxclf.training.sweep.training import BLOCK, Examples, Training, flipped, take
 
 
 def held_out_rows(training: Training, folds: np.ndarray) -> np.ndarray:

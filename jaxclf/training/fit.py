@@ -15,10 +15,10 @@ from jaxclf.data.activations import AnyLoader
 from jaxclf.inference.predict import PredictStep, make_predict_step, predict
 from jaxclf.metrics import Predictions, summarize
 from jaxclf.models.classifier import Classifier
-from jaxclf.phases import PhaseProgram, check_labels, make_phase_program
-from jaxclf.snapshot import ZERO, Best, Boundary, Snapshot, Totals
-from jaxclf.state import TrainState
-from jaxclf.steps import Metrics
+from jaxclf.training.program import PhaseProgram, check_labels, make_phase_program
+from jaxclf.training.snapshot import ZERO, Best, Boundary, Snapshot, Totals
+from jaxclf.training.state import TrainState
+from jaxclf.training.step import Metrics
 
 #: A line of the record: plain JSON values.
 Row = dict[str, Any]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxclf.metrics import Predictions
-from jaxclf.state import TrainState
+from jaxclf.training.state import TrainState
 
 #: Sums over an epoch's examples: loss * weight, weight, correct, count.
 Totals = tuple[float, float, float, float]

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.losses.arguments import check_alpha, check_class_weights, check_gamma, class_mean, paired
+from jaxclf.training.losses.arguments import check_alpha, check_class_weights, check_gamma, class_mean, paired
 
 
 def focal_loss(

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.losses.arguments import check_class_weights, check_label_smoothing, class_mean, paired, smooth
+from jaxclf.training.losses.arguments import check_class_weights, check_label_smoothing, class_mean, paired, smooth
 
 
 def softmax_cross_entropy(

@@ -17,14 +17,14 @@ from jax.sharding import Mesh, NamedSharding
 
 from jaxclf.data.devices import fetch, place, replicated, sharded
 from jaxclf.data.order import epoch_order
-from jaxclf.losses import weighted_mean
 from jaxclf.models.head_init import init_head
 from jaxclf.models.trees import Tree
-from jaxclf.optim import decays, make_optimizer
-from jaxclf.phases import phase_key
 from jaxclf.schedules import cosine
-from jaxclf.sweep.judge import held_out_rows, judge
-from jaxclf.sweep.training import Examples, Members, Training, flipped, take
+from jaxclf.training.losses import weighted_mean
+from jaxclf.training.optimizer import decays, make_optimizer
+from jaxclf.training.program import phase_key
+from jaxclf.training.sweep.judge import held_out_rows, judge
+from jaxclf.training.sweep.training import Examples, Members, Training, flipped, take
 
 
 class Judged(NamedTuple):

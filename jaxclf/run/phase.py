@@ -13,21 +13,19 @@ from jaxclf.data.activations import ActivationLoader
 from jaxclf.data.loader import Loader
 from jaxclf.inference.features import extract_features
 from jaxclf.inference.predict import PredictStep
-from jaxclf.loop import FitResult, Row, fit
-from jaxclf.lr_curve import LRCurve, Suggestion, suggestions
-from jaxclf.lr_finder import find_lr
 from jaxclf.models.classifier import Classifier
 from jaxclf.models.trees import Tree
-from jaxclf.phases import make_phase_program
 from jaxclf.recipes import DEFAULT_LR
 from jaxclf.setup import Loaders, Observer
-from jaxclf.snapshot import Boundary, Snapshot
-from jaxclf.state import TrainState
+from jaxclf.training.fit import FitResult, Row, fit
+from jaxclf.training.lr_curve import LRCurve, Suggestion, suggestions
+from jaxclf.training.lr_finder import find_lr, finder_steps
+from jaxclf.training.program import make_phase_program
+from jaxclf.training.snapshot import Boundary, Snapshot
+from jaxclf.training.state import TrainState
 
 #: The rules that are asked for a rate, in this order, where the settings' own does not apply.
 RULES = ("valley", "steep", "minimum")
-#: Steps of a learning-rate test: as many as the phase will have, within these bounds; on activations always the most.
-FINDER_STEPS = (40, 100)
 
 
 class FoundRate(NamedTuple):
@@ -221,8 +219,7 @@ def _find_rate(
     mesh: Mesh | None,
 ) -> FoundRate:
     started = time.perf_counter()
-    least, most = FINDER_STEPS
-    steps = most if phase.cut is not None else min(max(phase.num_epochs * len(train), least), most)
+    steps = finder_steps(phase, len(train))
     with observer.task("finding the rate", steps) as progress:
         curve = find_lr(
             model,

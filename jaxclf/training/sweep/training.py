@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.losses import Loss
 from jaxclf.models import ConcatHead, LinearHead
 from jaxclf.models.head_init import init_head
 from jaxclf.models.trees import Tree
+from jaxclf.training.losses import Loss
 
 #: Held-out examples are judged in blocks of so many.
 BLOCK = 256

@@ -3,11 +3,11 @@
 import functools
 from typing import NamedTuple
 
-from jaxclf import training
-from jaxclf.config import Phase, Recipe
-from jaxclf.cost import forward_flops, step_flops
+from jaxclf.config import Recipe
 from jaxclf.data.order import num_batches
 from jaxclf.models.classifier import create_classifier
+from jaxclf.training.cost import forward_flops, step_flops
+from jaxclf.training.lr_finder import finder_steps
 
 
 class PhaseCost(NamedTuple):
@@ -61,7 +61,7 @@ def phase_costs(recipe: Recipe, num_train: int, num_classes: int, *, num_valid: 
     costs = []
     for phase in recipe.phases:
         size = phase.image_size or recipe.image_size
-        num_steps = phase.num_epochs * steps + _finder_steps(phase, steps)
+        num_steps = phase.num_epochs * steps + (finder_steps(phase, steps) if phase.lr_from == "find" else 0)
         flops = num_steps * one_step(image_size=size, frozen=phase.frozen, start=phase.cut)
         flops += phase.num_epochs * num_valid * picture(image_size=size, start=phase.cut)
         if phase.cut is not None:
@@ -70,11 +70,3 @@ def phase_costs(recipe: Recipe, num_train: int, num_classes: int, *, num_valid: 
             flops += num_valid * picture(image_size=recipe.image_size)
         costs.append(PhaseCost(phase.name, flops, flops / unit))
     return costs
-
-
-def _finder_steps(phase: Phase, steps_per_epoch: int) -> int:
-    """Steps of the search for a rate before a phase, see `jaxclf.training`."""
-    if phase.lr_from != "find":
-        return 0
-    least, most = training.FINDER_STEPS
-    return most if phase.cut is not None else min(max(phase.num_epochs * steps_per_epoch, least), most)

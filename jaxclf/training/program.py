@@ -14,13 +14,13 @@ from jaxclf.data.activations import ActivationDataset, ActivationLoader, AnyLoad
 from jaxclf.data.devices import check_divisible, replicate
 from jaxclf.data.sources import DataSource
 from jaxclf.inference.predict import to_device
-from jaxclf.losses import Loss, balanced_class_weights, make_loss
 from jaxclf.models.classifier import Classifier
-from jaxclf.optim import make_optimizer
-from jaxclf.scanned import Plan, ScannedSteps, can_scan, make_scanned_steps, resident, unstacked
 from jaxclf.schedules import Schedule, one_cycle, one_cycle_momentum, sgdr
-from jaxclf.state import TrainState, create_train_state
-from jaxclf.steps import Metrics, TrainStep, make_train_step
+from jaxclf.training.losses import Loss, balanced_class_weights, make_loss
+from jaxclf.training.optimizer import make_optimizer
+from jaxclf.training.scan import Plan, ScannedSteps, can_scan, make_scanned_steps, resident, unstacked
+from jaxclf.training.state import TrainState, create_train_state
+from jaxclf.training.step import Metrics, TrainStep, make_train_step
 
 
 class PhaseProgram(NamedTuple):

@@ -17,8 +17,8 @@ from jaxclf.data.devices import replicate
 from jaxclf.data.loader import Batch
 from jaxclf.data.order import PADDING
 from jaxclf.models.trees import Tree, combine, partition
-from jaxclf.state import TrainState
-from jaxclf.steps import Metrics, TrainStep
+from jaxclf.training.state import TrainState
+from jaxclf.training.step import Metrics, TrainStep
 
 
 class Plan(NamedTuple):

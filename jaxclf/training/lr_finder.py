@@ -15,8 +15,10 @@ from jaxclf.data.activations import ActivationLoader, AnyLoader
 from jaxclf.data.devices import fetch
 from jaxclf.data.loader import Batch
 from jaxclf.inference.predict import to_device
-from jaxclf.loop import Progress, Row
-from jaxclf.lr_curve import (
+from jaxclf.models.classifier import Classifier
+from jaxclf.schedules import exponential
+from jaxclf.training.fit import Progress, Row
+from jaxclf.training.lr_curve import (
     RULES,
     LRBand,
     LRCurve,
@@ -27,11 +29,9 @@ from jaxclf.lr_curve import (
     suggest_lr,
     suggestions,
 )
-from jaxclf.models.classifier import Classifier
-from jaxclf.phases import PhaseProgram, make_phase_program, phase_key
-from jaxclf.scanned import Plan, can_scan, resident, scan_steps
-from jaxclf.schedules import exponential
-from jaxclf.state import TrainState
+from jaxclf.training.program import PhaseProgram, make_phase_program, phase_key
+from jaxclf.training.scan import Plan, can_scan, resident, scan_steps
+from jaxclf.training.state import TrainState
 
 __all__ = [
     "RULES",
@@ -47,6 +47,14 @@ __all__ = [
 
 #: The test's own place among the random keys: no run has so many phases.
 PHASE_NUMBER = 2**31 - 1
+#: Steps of a learning-rate test: as many as the phase will have, within these bounds; on activations always the most.
+FINDER_STEPS = (40, 100)
+
+
+def finder_steps(phase: Phase, steps_per_epoch: int) -> int:
+    """Steps of the test before a phase: as many as the phase has, within `FINDER_STEPS`; on activations the most."""
+    least, most = FINDER_STEPS
+    return most if phase.cut is not None else min(max(phase.num_epochs * steps_per_epoch, least), most)
 
 
 def find_lr(

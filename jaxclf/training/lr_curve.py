@@ -1,6 +1,6 @@
 """The learning-rate curve: losses against a growing rate, where the test ends, and which rate to take from it.
 
-Pure functions of arrays; `jaxclf.lr_finder` records the curve.
+Pure functions of arrays; `jaxclf.training.lr_finder` records the curve.
 """
 
 import itertools

@@ -11,12 +11,12 @@ from jax.sharding import Mesh
 from jaxclf.data.cache import MEMORY_SHARE, physical_memory
 from jaxclf.data.devices import replicate
 from jaxclf.data.order import k_folds
-from jaxclf.losses import MULTI_LABEL_LOSSES, SINGLE_LABEL_LOSSES, Loss, make_loss
 from jaxclf.models import HeadKind
 from jaxclf.models.head_init import create_head
-from jaxclf.sweep.members import member_variables, train_members
-from jaxclf.sweep.table import Setting, Sweep, choose, make_rows
-from jaxclf.sweep.training import Examples, Members, Training, bytes_per_member
+from jaxclf.training.losses import MULTI_LABEL_LOSSES, SINGLE_LABEL_LOSSES, Loss, make_loss
+from jaxclf.training.sweep.members import member_variables, train_members
+from jaxclf.training.sweep.table import Setting, Sweep, choose, make_rows
+from jaxclf.training.sweep.training import Examples, Members, Training, bytes_per_member
 
 LRS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 WEIGHT_DECAYS = (0.0, 1e-4, 1e-3, 1e-2)

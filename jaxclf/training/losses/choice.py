@@ -6,9 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.losses.arguments import check_alpha, check_class_weights, check_gamma, check_label_smoothing, paired, smooth
-from jaxclf.losses.cross_entropy import sigmoid_cross_entropy, soft_cross_entropy
-from jaxclf.losses.focal import focal_loss, sigmoid_focal_loss
+from jaxclf.training.losses.arguments import (
+    check_alpha,
+    check_class_weights,
+    check_gamma,
+    check_label_smoothing,
+    paired,
+    smooth,
+)
+from jaxclf.training.losses.cross_entropy import sigmoid_cross_entropy, soft_cross_entropy
+from jaxclf.training.losses.focal import focal_loss, sigmoid_focal_loss
 
 #: Names `make_loss` knows: one class per example, or any number of labels per example.
 SINGLE_LABEL_LOSSES = ("softmax", "focal")

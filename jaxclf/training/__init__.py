@@ -1,0 +1,1 @@
+"""How a phase is trained: losses, optimizer, steps, the loop over epochs, rates, heads, and what it all costs."""
