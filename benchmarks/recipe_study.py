@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from jaxclf import load_run
-from jaxclf.checkpoint import load_variables
 from jaxclf.data.loader import Loader
 from jaxclf.data.splits import open_data
 from jaxclf.inference.predict import predict
 from jaxclf.inference.tta import predict_tta
 from jaxclf.metrics import Predictions, compare_predictions
+from jaxclf.run.checkpoint_file import load_variables
 
 
 def step_predictions(run_folder: Path, data: str) -> dict[str, Predictions]:

@@ -20,7 +20,6 @@ import jax
 import numpy as np
 
 from jaxclf._jax import enable_compilation_cache
-from jaxclf.checkpoint import restore_checkpoint, save_checkpoint
 from jaxclf.config import MODULES, Phase, Settings
 from jaxclf.data.activations import ActivationLoader
 from jaxclf.data.devices import data_mesh, replicate
@@ -30,6 +29,7 @@ from jaxclf.inference.features import extract_features
 from jaxclf.inference.predict import evaluate, make_predict_step, predict, to_device
 from jaxclf.inference.tta import predict_views
 from jaxclf.models import ResNetConfig, create_classifier, init_variables, norm
+from jaxclf.run.checkpoint_file import restore_checkpoint, save_checkpoint
 from jaxclf.training import fit as loop
 from jaxclf.training.lr_finder import find_lr
 from jaxclf.training.program import make_phase_program

@@ -16,9 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxclf import distributed
 from jaxclf._jax import enable_compilation_cache
-from jaxclf.checkpoint import restore_checkpoint, save_checkpoint
 from jaxclf.config import MODULES, Phase
 from jaxclf.data.activations import ActivationLoader
 from jaxclf.data.devices import data_mesh, fetch, replicate
@@ -28,6 +26,8 @@ from jaxclf.inference.features import extract_features
 from jaxclf.inference.predict import predict
 from jaxclf.inference.tta import predict_views
 from jaxclf.models import ResNetConfig, create_classifier, init_variables
+from jaxclf.run import processes as distributed
+from jaxclf.run.checkpoint_file import restore_checkpoint, save_checkpoint
 from jaxclf.training import fit as loop
 from jaxclf.training.lr_finder import find_lr
 from jaxclf.training.sweep import sweep_heads

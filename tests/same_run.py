@@ -6,10 +6,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxclf.checkpoint import load_part
 from jaxclf.config import Phase, Recipe, Settings
-from jaxclf.recipes import BODY
-from jaxclf.run_folder import METRICS, PREDICTIONS, SUMMARY
+from jaxclf.run.checkpoint_file import load_part
+from jaxclf.run.folder import METRICS, PREDICTIONS, SUMMARY
+from jaxclf.run.recipes import BODY
 
 #: Dropout, a running average, SGD's momentum: all have something to lose.
 SETTINGS = Settings(

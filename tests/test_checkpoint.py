@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from jaxclf import schedules
-from jaxclf.checkpoint import load_variables, read_metadata, restore_checkpoint, save_checkpoint
 from jaxclf.config import MODULES
 from jaxclf.models.trees import leaf_paths
+from jaxclf.run.checkpoint_file import load_variables, read_metadata, restore_checkpoint, save_checkpoint
 from jaxclf.training.optimizer import make_optimizer
 from jaxclf.training.state import create_train_state
 

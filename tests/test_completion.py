@@ -9,7 +9,7 @@ from test_cli import run
 from jaxclf.cli.commands import COMMANDS
 from jaxclf.cli.completion import completion_script
 from jaxclf.models import list_archs
-from jaxclf.recipes import RECIPES
+from jaxclf.run.recipes import RECIPES
 
 #: Asks the function for what follows these words, the last of them unfinished.
 ASK = """

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import jaxclf
-from jaxclf import distributed
-from jaxclf.checkpoint import load_variables
+from jaxclf.run import processes as distributed
+from jaxclf.run.checkpoint_file import load_variables
 
 SCRIPT = Path(__file__).with_name("processes_script.py")
 #: Measured: the same to the bit, all of it. Elsewhere sums may be taken in another order.

@@ -13,10 +13,10 @@ import sys
 import pytest
 from same_run import SHORT, WHOLE, assert_same_run
 
-from jaxclf.checkpoint import load_part
 from jaxclf.config import to_json
-from jaxclf.recipe import run_recipe
-from jaxclf.setup import Observer
+from jaxclf.run.checkpoint_file import load_part
+from jaxclf.run.prepare import Observer
+from jaxclf.run.run import run_recipe
 
 
 class At(Observer):

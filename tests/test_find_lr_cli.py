@@ -9,7 +9,7 @@ from PIL import Image
 from test_cli import FAST, fails, run, snapshot
 
 from jaxclf.config import MODULES
-from jaxclf.runs import load_run
+from jaxclf.run.load import load_run
 from jaxclf.training import lr_finder
 from jaxclf.training.lr_curve import RULES, LRCurve, growing_lrs, suggestions
 

@@ -13,7 +13,7 @@ import pytest
 from same_run import SHORT
 
 from jaxclf.config import to_json
-from jaxclf.recipe import run_recipe
+from jaxclf.run.run import run_recipe
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_killed_on_eight_devices_it_ends_on_one(photos, tmp_path, recipe_file, o
     process.communicate()
     notes = []
     if not (out / "summary.json").exists():
-        from jaxclf.setup import Observer
+        from jaxclf.run.prepare import Observer
 
         observer = Observer()
         observer.note = notes.append

@@ -13,8 +13,8 @@ import pytest
 from same_run import SHORT, WHOLE, assert_same_run
 
 from jaxclf.config import Recipe, to_json
-from jaxclf.recipe import run_recipe
-from jaxclf.run_folder import SUMMARY
+from jaxclf.run.folder import SUMMARY
+from jaxclf.run.run import run_recipe
 
 KILLS = 20
 

@@ -22,7 +22,7 @@ OWNERS = {
     "matplotlib": {"plots"},
     "jinja2": {"report"},
 }
-OWNING_FILES = {"orbax": "checkpoint.py"}
+OWNING_FILES = {"orbax": "checkpoint_file.py"}
 FORBIDDEN = {"torch", "tensorflow"}
 
 

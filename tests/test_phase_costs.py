@@ -8,9 +8,8 @@ from rich.console import Console
 
 from jaxclf.cli.terminal import Terminal
 from jaxclf.config import Phase, Recipe, Settings, cut_prefix
-from jaxclf.recipes import RECIPES
-from jaxclf.training import lr_finder
-from jaxclf.training import phase_costs
+from jaxclf.run.recipes import RECIPES
+from jaxclf.training import lr_finder, phase_costs
 
 RECIPE = RECIPES["eight-steps"](Settings(arch="resnet10t", image_size=64, batch_size=50))
 

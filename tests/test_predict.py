@@ -14,7 +14,6 @@ import optax
 import pytest
 from test_cli import fails, run
 
-from jaxclf.checkpoint import save_checkpoint
 from jaxclf.cli import predict as command
 from jaxclf.cli.pictures import find_pictures
 from jaxclf.cli.predict import BATCH_SIZE, Judge, judge_pictures, open_judge
@@ -26,8 +25,9 @@ from jaxclf.inference.export import load_exported
 from jaxclf.inference.tta import predict_views
 from jaxclf.metrics import probabilities
 from jaxclf.models import registry
-from jaxclf.run_folder import create_run, write_summary
-from jaxclf.runs import ClassifierSpec, load_run
+from jaxclf.run.checkpoint_file import save_checkpoint
+from jaxclf.run.folder import create_run, write_summary
+from jaxclf.run.load import ClassifierSpec, load_run
 from jaxclf.training.state import create_train_state
 
 CLASSES = ("blue", "green", "red")

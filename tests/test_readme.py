@@ -125,7 +125,7 @@ def test_fit_folder_script(home, monkeypatch, capsys):
 def test_the_recipe_shown_is_the_recipe_run():
     """Each argument in the table of steps is one of a phase of `eight_steps`."""
     from jaxclf.config import Settings, frozen_prefix
-    from jaxclf.recipes import eight_steps
+    from jaxclf.run.recipes import eight_steps
 
     table = README[README.index("| step | what, and why |") : README.index("Afterwards: test-time")]
     phases = eight_steps(Settings()).phases

@@ -12,11 +12,11 @@ from PIL import Image
 
 from jaxclf.cli import main
 from jaxclf.config import Phase, Recipe
-from jaxclf.evaluation import evaluate_run
-from jaxclf.recipe import run_recipe
-from jaxclf.run_folder import CHECKPOINTS
-from jaxclf.runs import load_run
-from jaxclf.setup import Observer
+from jaxclf.run.evaluate import evaluate_run
+from jaxclf.run.folder import CHECKPOINTS
+from jaxclf.run.load import load_run
+from jaxclf.run.prepare import Observer
+from jaxclf.run.run import run_recipe
 
 SETTINGS = {"arch": "resnet10t", "weights": "none", "image_size": 32, "batch_size": 8, "tta_views": 0}
 

@@ -9,7 +9,7 @@ from test_cli import run
 
 from jaxclf import report
 from jaxclf.config import Settings, to_json
-from jaxclf.recipes import eight_steps
+from jaxclf.run.recipes import eight_steps
 from jaxclf.training import lr_finder
 
 SETTINGS = Settings(arch="resnet10t", weights="tiny-imagenet", image_size=32, batch_size=8, tta_views=0)

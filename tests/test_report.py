@@ -423,12 +423,12 @@ def test_the_command_finds_the_pictures_again(photos, tmp_path, capsys, monkeypa
     import jax
     from test_cli import run
 
-    from jaxclf.checkpoint import save_checkpoint
     from jaxclf.config import Preprocess
     from jaxclf.data.decode import evaluation_pixels
     from jaxclf.data.splits import open_data
     from jaxclf.models import init_variables
-    from jaxclf.runs import ClassifierSpec
+    from jaxclf.run.checkpoint_file import save_checkpoint
+    from jaxclf.run.load import ClassifierSpec
     from jaxclf.schedules import constant
     from jaxclf.training.optimizer import make_optimizer
     from jaxclf.training.state import create_train_state

@@ -11,12 +11,12 @@ import pytest
 from conftest import write_class_folders
 from same_run import SHORT, WHOLE, assert_same_run
 
-from jaxclf.checkpoint import find_checkpoints
 from jaxclf.config import Phase
-from jaxclf.interruption import Interrupted, StopSignals
-from jaxclf.recipe import run_recipe
-from jaxclf.resume import recipe_differences
-from jaxclf.setup import Observer
+from jaxclf.run.checkpoint_file import find_checkpoints
+from jaxclf.run.observer import Interrupted, StopSignals
+from jaxclf.run.prepare import Observer
+from jaxclf.run.resume import recipe_differences
+from jaxclf.run.run import run_recipe
 from jaxclf.training import fit as loop
 
 

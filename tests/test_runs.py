@@ -12,17 +12,17 @@ import pytest
 from PIL import Image
 
 import jaxclf
-from jaxclf.checkpoint import load_variables, read_metadata
 from jaxclf.config import MODULES, Recipe, Settings, from_json
 from jaxclf.data.splits import open_data
-from jaxclf.evaluation import evaluate_run
 from jaxclf.metrics import Predictions, summarize
 from jaxclf.models import create_classifier, init_variables
 from jaxclf.models.trees import leaf_paths
-from jaxclf.recipe import run_recipe
-from jaxclf.recipes import head_only, two_phase
-from jaxclf.runs import load_run
-from jaxclf.setup import Observer, resolve_precision
+from jaxclf.run.checkpoint_file import load_variables, read_metadata
+from jaxclf.run.evaluate import evaluate_run
+from jaxclf.run.load import load_run
+from jaxclf.run.prepare import Observer, resolve_precision
+from jaxclf.run.recipes import head_only, two_phase
+from jaxclf.run.run import run_recipe
 from jaxclf.weights import to_state_dict
 
 SETTINGS = Settings(arch="resnet10t", weights="none", image_size=32, batch_size=8, tta_views=0)

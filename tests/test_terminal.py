@@ -13,10 +13,10 @@ from jaxclf.cli.terminal import Terminal, better_step, describe_phase, is_eight_
 from jaxclf.config import Phase, Settings
 from jaxclf.data.check.check import check_data
 from jaxclf.data.demo.folder import write_drawings
-from jaxclf.evaluation import evaluate_run
-from jaxclf.recipe import run_recipe
-from jaxclf.recipes import eight_steps, head_only, two_phase
-from jaxclf.runs import load_run
+from jaxclf.run.evaluate import evaluate_run
+from jaxclf.run.load import load_run
+from jaxclf.run.recipes import eight_steps, head_only, two_phase
+from jaxclf.run.run import run_recipe
 from jaxclf.training.fit import Progress
 
 #: The heading of a report's data check.

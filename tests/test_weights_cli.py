@@ -10,9 +10,9 @@ from test_cli import fails, run
 from jaxclf.config import Settings
 from jaxclf.models import create_classifier, init_variables, list_archs
 from jaxclf.models.trees import leaf_paths
-from jaxclf.recipe import run_recipe
-from jaxclf.recipes import two_phase
-from jaxclf.runs import load_run
+from jaxclf.run.load import load_run
+from jaxclf.run.recipes import two_phase
+from jaxclf.run.run import run_recipe
 from jaxclf.weights import load_weights, to_state_dict
 from jaxclf.weights.channels import adapt_input_channels
 from jaxclf.weights.readers import read_state_dict

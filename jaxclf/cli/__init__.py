@@ -3,8 +3,8 @@
 import sys
 from collections.abc import Sequence
 
-from jaxclf import distributed
-from jaxclf.interruption import Interrupted, StopSignals
+from jaxclf.run import processes as distributed
+from jaxclf.run.observer import Interrupted, StopSignals
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2

@@ -46,8 +46,8 @@ def evaluate(
 
 def _evaluate(run: str, data: str, split: str, format: str, on_bad_image: Literal["error", "skip"]) -> int:
     from jaxclf.cli.terminal import Terminal
-    from jaxclf.evaluation import evaluate_run
-    from jaxclf.runs import load_run
+    from jaxclf.run.evaluate import evaluate_run
+    from jaxclf.run.load import load_run
 
     with Terminal().task("decoding and judging", 1) as progress:
         result = evaluate_run(load_run(run), data, split, on_bad_image=on_bad_image, on_progress=progress)

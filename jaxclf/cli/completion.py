@@ -118,7 +118,7 @@ def _parameters(command: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
 
 def _known_values(name: str, hint: Any) -> tuple[str, ...]:
     from jaxclf.models import list_archs
-    from jaxclf.recipes import RECIPES
+    from jaxclf.run.recipes import RECIPES
 
     if name in ("arch", "recipe"):
         return tuple(list_archs() if name == "arch" else RECIPES)

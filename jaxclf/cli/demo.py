@@ -10,9 +10,9 @@ from jaxclf.cli.terminal import Terminal
 from jaxclf.config import Recipe, Settings
 from jaxclf.data.demo.folder import write_drawings
 from jaxclf.metrics import Predictions, confusion_matrix
-from jaxclf.recipe import run_recipe
-from jaxclf.recipes import eight_steps
-from jaxclf.run_folder import PREDICTIONS, check_out
+from jaxclf.run.folder import PREDICTIONS, check_out
+from jaxclf.run.recipes import eight_steps
+from jaxclf.run.run import run_recipe
 
 NUM_TRAIN, NUM_VALID = 1000, 200
 

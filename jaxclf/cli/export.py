@@ -36,7 +36,7 @@ def export(
 def _export(run_folder: str, file: str, platforms: tuple[str, ...], overwrite: bool) -> int:
     from jaxclf.cli.terminal import Terminal
     from jaxclf.inference.export import check_target, export_classifier
-    from jaxclf.runs import load_run
+    from jaxclf.run.load import load_run
 
     if not platforms:
         raise UsageError("platforms is empty; name some of cpu, cuda, tpu, rocm")

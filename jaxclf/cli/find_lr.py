@@ -100,7 +100,7 @@ def _find_lr(
 
 
 def check_folder(data: str, folder: Path) -> Path:
-    from jaxclf.setup import check_outside
+    from jaxclf.run.prepare import check_outside
 
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"out={folder} is a file; give a folder")
@@ -113,8 +113,8 @@ def _start(data: str, settings: Settings, run_folder: str | None, terminal: Any)
     from jaxclf.data.loader import Loader
     from jaxclf.data.splits import open_data
     from jaxclf.models import get_config
-    from jaxclf.runs import load_run
-    from jaxclf.setup import prepare
+    from jaxclf.run.load import load_run
+    from jaxclf.run.prepare import prepare
 
     if run_folder is None:
         try:
@@ -145,7 +145,7 @@ def _start(data: str, settings: Settings, run_folder: str | None, terminal: Any)
 
 def _ratios(settings: Settings) -> tuple[float, ...]:
     """Relative rates of the three layer groups, as `fit` has them."""
-    from jaxclf.recipes import LIKE_IMAGENET
+    from jaxclf.run.recipes import LIKE_IMAGENET
 
     return LIKE_IMAGENET if settings.weights != "none" else (1.0, 1.0, 1.0)
 

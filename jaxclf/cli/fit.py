@@ -97,16 +97,16 @@ def _fit(
     keeping: dict[str, Any],
     processes: tuple[str | None, int | None, int | None] | None,
 ) -> int:
-    from jaxclf import distributed
     from jaxclf._jax import enable_determinism
     from jaxclf.cli.report import make_report
     from jaxclf.cli.terminal import Terminal
     from jaxclf.data.splits import open_data
-    from jaxclf.interruption import StopSignals
-    from jaxclf.recipe import run_recipe
-    from jaxclf.resume import read_request
-    from jaxclf.run_folder import REPORT, SUMMARY
-    from jaxclf.setup import Observer
+    from jaxclf.run import processes as distributed
+    from jaxclf.run.folder import REPORT, SUMMARY
+    from jaxclf.run.observer import StopSignals
+    from jaxclf.run.prepare import Observer
+    from jaxclf.run.resume import read_request
+    from jaxclf.run.run import run_recipe
     from jaxclf.training.phase_costs import phase_costs
 
     begun = read_request(Path(out)) if keeping["resume"] else None
@@ -140,7 +140,7 @@ def _fit(
 def _recipe(name: str, settings: Settings, options: dict[str, Any]) -> Recipe:
     from jaxclf.config import from_json
     from jaxclf.models import get_config
-    from jaxclf.recipes import RECIPES
+    from jaxclf.run.recipes import RECIPES
 
     if name in RECIPES:
         try:

@@ -17,7 +17,7 @@ from jaxclf.cli.arguments import UsageError, Work, positional
 if TYPE_CHECKING:
     from jaxclf.inference.decision import Prediction
     from jaxclf.inference.export import ExportedClassifier
-    from jaxclf.runs import Run
+    from jaxclf.run.load import Run
 
 #: Pictures that are in memory at a time, and rows of the network's batch.
 BATCH_SIZE = 32
@@ -100,7 +100,7 @@ def open_judge(run: str, *, tta: bool = False) -> Judge:
       ValueError: if it is neither, or `tta` asks for views that it does not have.
     """
     from jaxclf.inference.export_file import is_export
-    from jaxclf.runs import load_run
+    from jaxclf.run.load import load_run
 
     if not is_export(run):
         loaded = load_run(run)

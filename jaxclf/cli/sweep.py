@@ -73,7 +73,7 @@ def _sweep(data: str, settings: Settings, options: dict[str, Any], out: str) -> 
     from jaxclf.cli.terminal import Terminal
     from jaxclf.data.devices import all_devices
     from jaxclf.models import get_config
-    from jaxclf.setup import prepare
+    from jaxclf.run.prepare import prepare
     from jaxclf.training.sweep import sweep_heads
     from jaxclf.training.sweep.search import check_options
 

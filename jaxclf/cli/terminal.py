@@ -14,8 +14,8 @@ from rich.text import Text
 
 from jaxclf.cli.units import describe_flops
 from jaxclf.config import MODULES, Phase, Recipe
-from jaxclf.run_folder import CONTENTS
-from jaxclf.setup import Observer
+from jaxclf.run.folder import CONTENTS
+from jaxclf.run.prepare import Observer
 from jaxclf.training.fit import Progress as FitProgress
 from jaxclf.training.fit import Row
 from jaxclf.training.phase_costs import PhaseCost

@@ -166,7 +166,7 @@ def _export(run_folder: str, file: str, overwrite: bool) -> int:
     import jax
 
     from jaxclf.config import PretrainedConfig
-    from jaxclf.runs import load_run
+    from jaxclf.run.load import load_run
     from jaxclf.weights.save import save_state_dict
     from jaxclf.weights.state_dict import to_state_dict
 

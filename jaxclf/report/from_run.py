@@ -21,8 +21,8 @@ from jaxclf.plots import read_rows
 from jaxclf.report.content import RateTest, ReportContent
 from jaxclf.report.page import make_report
 from jaxclf.report.pictures import shown_indices
-from jaxclf.run_folder import CHECK, METRICS, PREDICTIONS, RECIPE, SUMMARY
-from jaxclf.runs import Run, load_run
+from jaxclf.run.folder import CHECK, METRICS, PREDICTIONS, RECIPE, SUMMARY
+from jaxclf.run.load import Run, load_run
 from jaxclf.training.lr_curve import LRCurve
 
 REPORT = "report.html"

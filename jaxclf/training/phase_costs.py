@@ -40,7 +40,7 @@ def phase_costs(recipe: Recipe, num_train: int, num_classes: int, *, num_valid: 
     Raises:
       ValueError: for a number out of range or an unknown architecture.
 
-    >>> from jaxclf.recipes import RECIPES
+    >>> from jaxclf.run.recipes import RECIPES
     >>> from jaxclf.config import Settings
     >>> settings = Settings(arch="resnet10t", image_size=64)
     >>> [(cost.name, round(cost.full_epochs, 1)) for cost in phase_costs(RECIPES["fine-tune"](settings), 6400, 2)]

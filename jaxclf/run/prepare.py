@@ -17,7 +17,7 @@ from jaxclf.data.loader import CacheKind, Loader
 from jaxclf.data.splits import Splits, open_data
 from jaxclf.models.classifier import init_variables
 from jaxclf.models.trees import Tree
-from jaxclf.runs import ClassifierSpec
+from jaxclf.run.load import ClassifierSpec
 from jaxclf.training.fit import Progress, Row
 from jaxclf.training.program import check_labels
 from jaxclf.weights.load import Pretrained, load_weights

@@ -10,13 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxclf._files import write_atomic, write_npz
-from jaxclf.checkpoint import find_checkpoints, load_part, restore_checkpoint
 from jaxclf.config import Recipe, from_dict
-from jaxclf.course import Course
 from jaxclf.data.roster import Roster, roster_differences
-from jaxclf.distributed import any_process, is_writer
-from jaxclf.keeper import Keeper, remove_checkpoint, to_predictions
-from jaxclf.run_folder import (
+from jaxclf.run.checkpoint_file import find_checkpoints, load_part, restore_checkpoint
+from jaxclf.run.checkpoints import Keeper, remove_checkpoint, to_predictions
+from jaxclf.run.course import Course
+from jaxclf.run.folder import (
     CHECKPOINTS,
     RATES,
     RECORDS,
@@ -26,6 +25,7 @@ from jaxclf.run_folder import (
     truncate_metrics,
     write_recipe,
 )
+from jaxclf.run.processes import any_process, is_writer
 from jaxclf.training.snapshot import Best, Snapshot
 from jaxclf.training.state import TrainState
 

@@ -10,7 +10,7 @@ from jaxclf.data.sources import DataSource, fingerprint
 from jaxclf.data.splits import open_data, open_parts
 from jaxclf.inference.predict import predict
 from jaxclf.metrics import summarize
-from jaxclf.runs import Run
+from jaxclf.run.load import Run
 from jaxclf.training.program import check_labels
 
 

@@ -7,19 +7,19 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from jaxclf.course import Course
 from jaxclf.data.cache import BadImage
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import fingerprint
-from jaxclf.distributed import is_writer
 from jaxclf.inference.predict import PredictStep
-from jaxclf.keeper import Keeper
 from jaxclf.metrics import Predictions, label_probabilities, search_threshold, summarize
 from jaxclf.models.classifier import Classifier
 from jaxclf.models.trees import Tree, num_parameters
-from jaxclf.run_folder import CHECKPOINTS, write_predictions, write_submission, write_summary
-from jaxclf.scoring import score_calibration, score_test, score_tta
-from jaxclf.setup import Observer, Prepared
+from jaxclf.run.checkpoints import Keeper
+from jaxclf.run.course import Course
+from jaxclf.run.folder import CHECKPOINTS, write_predictions, write_submission, write_summary
+from jaxclf.run.prepare import Observer, Prepared
+from jaxclf.run.processes import is_writer
+from jaxclf.run.scoring import score_calibration, score_test, score_tta
 
 
 def finish(

@@ -14,26 +14,26 @@ from jax.sharding import Mesh
 
 from jaxclf import __version__
 from jaxclf._jax import enable_determinism
-from jaxclf.checkpoint import load_variables
 from jaxclf.config import Phase, Recipe
-from jaxclf.course import Course
 from jaxclf.data.devices import check_divisible, data_mesh
 from jaxclf.data.roster import make_roster
 from jaxclf.data.sources import fingerprint
-from jaxclf.distributed import any_process, is_writer
-from jaxclf.finish import finish
 from jaxclf.inference.features import variables_digest
 from jaxclf.inference.predict import PredictStep, make_predict_step, predict
-from jaxclf.interruption import Interrupted, StopSignals
-from jaxclf.keeper import Keeper
 from jaxclf.metrics import summarize
 from jaxclf.models.classifier import Classifier
 from jaxclf.models.trees import Tree
-from jaxclf.resume import Point, Request, check_recipe, check_same, read_request, resume_point, write_request
+from jaxclf.run.checkpoint_file import load_variables
+from jaxclf.run.checkpoints import Keeper
+from jaxclf.run.course import Course
+from jaxclf.run.finish import finish
+from jaxclf.run.folder import SUMMARY, append_metrics, check_out, create_run, write_rates, write_recipe
+from jaxclf.run.observer import Interrupted, StopSignals
 from jaxclf.run.phase import FoundRate, PhaseResult, run_phase
-from jaxclf.run_folder import SUMMARY, append_metrics, check_out, create_run, write_rates, write_recipe
-from jaxclf.scoring import difference
-from jaxclf.setup import Loaders, Observer, Prepared, check_outside, decode, make_loaders, prepare
+from jaxclf.run.prepare import Loaders, Observer, Prepared, check_outside, decode, make_loaders, prepare
+from jaxclf.run.processes import any_process, is_writer
+from jaxclf.run.resume import Point, Request, check_recipe, check_same, read_request, resume_point, write_request
+from jaxclf.run.scoring import difference
 from jaxclf.training.fit import NonFiniteLoss
 from jaxclf.training.state import TrainState
 

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.checkpoint import load_variables, read_metadata
 from jaxclf.config import Preprocess, Recipe, from_dict, from_json
 from jaxclf.data.decode import Picture, evaluation_pixels
 from jaxclf.data.devices import all_devices, data_mesh, replicate, shard_batch
@@ -21,7 +20,8 @@ from jaxclf.inference.predict import make_predict_step
 from jaxclf.metrics import label_probabilities, probabilities
 from jaxclf.models.classifier import Classifier, create_classifier
 from jaxclf.models.trees import Tree
-from jaxclf.run_folder import RECIPE, SUMMARY
+from jaxclf.run.checkpoint_file import load_variables, read_metadata
+from jaxclf.run.folder import RECIPE, SUMMARY
 
 
 class ClassifierSpec(NamedTuple):

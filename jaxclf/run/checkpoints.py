@@ -11,12 +11,12 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
-from jaxclf.checkpoint import PendingCheckpoint, start_checkpoint
-from jaxclf.course import Course
-from jaxclf.distributed import any_process, is_writer
-from jaxclf.interruption import Interrupted, StopSignals
 from jaxclf.metrics import Predictions
-from jaxclf.run_folder import CHECKPOINTS, metrics_size
+from jaxclf.run.checkpoint_file import PendingCheckpoint, start_checkpoint
+from jaxclf.run.course import Course
+from jaxclf.run.folder import CHECKPOINTS, metrics_size
+from jaxclf.run.observer import Interrupted, StopSignals
+from jaxclf.run.processes import any_process, is_writer
 from jaxclf.training.snapshot import Boundary, Snapshot
 from jaxclf.training.state import TrainState
 
