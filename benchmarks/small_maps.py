@@ -2,7 +2,7 @@
 
     python benchmarks/small_maps.py [--repeats 7]
 
-Both compute the same values (tests/test_conv.py). The two take turns in one run; batch 32, float32.
+Both compute the same values (tests/models/test_conv.py). The two take turns in one run; batch 32, float32.
 """
 
 import argparse

@@ -13,10 +13,11 @@ from jaxclf._jax import enable_compilation_cache
 enable_compilation_cache()
 
 # Need torch: they made the files beside them once.
-collect_ignore = ["torch_files/make.py", "lr_curves/make.py", "torch_steps/make.py"]
+collect_ignore = ["weights/torch_files/make.py", "training/lr_curves/make.py", "training/torch_steps/make.py"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
+SUPPORT = REPOSITORY / "tests" / "support"
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import warnings
 from typing import NamedTuple
 
 import pytest
+from commands import run
 from conftest import REPOSITORY
-from test_cli import run
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in (REPOSITORY / "docs").glob("*.md")} | {"": README}

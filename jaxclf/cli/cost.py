@@ -70,8 +70,8 @@ def _cost(choices: dict[str, Any], format: str) -> int:
 def _show(choices: dict[str, Any], rows: Any, per_picture: int) -> None:
     from rich.table import Table
 
+    from jaxclf._words import describe_bytes, describe_count, describe_flops
     from jaxclf.cli.terminal import Terminal
-    from jaxclf.cli.units import describe_bytes, describe_count, describe_flops
 
     terminal = Terminal()
     title = "{arch}, {image_size} px, batch {batch_size}, {precision}, {optimizer}, {head} head".format(**choices)

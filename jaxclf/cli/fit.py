@@ -103,8 +103,7 @@ def _fit(
     from jaxclf.data.splits import open_data
     from jaxclf.run import processes as distributed
     from jaxclf.run.folder import REPORT, SUMMARY
-    from jaxclf.run.observer import StopSignals
-    from jaxclf.run.prepare import Observer
+    from jaxclf.run.observer import Observer, StopSignals
     from jaxclf.run.resume import read_request
     from jaxclf.run.run import run_recipe
     from jaxclf.training.phase_costs import phase_costs

@@ -12,10 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from jaxclf.cli.units import describe_flops
+from jaxclf._words import describe_flops
 from jaxclf.config import MODULES, Phase, Recipe
 from jaxclf.run.folder import CONTENTS
-from jaxclf.run.prepare import Observer
+from jaxclf.run.observer import Observer
 from jaxclf.training.fit import Progress as FitProgress
 from jaxclf.training.fit import Row
 from jaxclf.training.phase_costs import PhaseCost

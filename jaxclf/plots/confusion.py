@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxclf.plots.style import new_figure, shorten
+from jaxclf._words import shorten
+from jaxclf.plots.style import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

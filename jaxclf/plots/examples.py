@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from jaxclf._words import shorten
 from jaxclf.data.loader import Loader
 from jaxclf.plots.pictures import LINE_LENGTH, label_text, picture_grid
-from jaxclf.plots.style import PALETTE, shorten
+from jaxclf.plots.style import PALETTE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from jaxclf._words import shorten
 from jaxclf.plots.rates import draw_momentum, draw_rates
-from jaxclf.plots.style import GREY, PALETTE, add_legend, axes_or_new, marker, new_figure, shorten, tidy, whole_numbers
+from jaxclf.plots.style import GREY, PALETTE, add_legend, axes_or_new, marker, new_figure, tidy, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from jaxclf._words import shorten
 from jaxclf.augment import make_augment, normalize
 from jaxclf.config import Preprocess
 from jaxclf.data.loader import Batch, Loader
-from jaxclf.plots.style import new_figure, shorten
+from jaxclf.plots.style import new_figure
 from jaxclf.training.program import phase_key
 from jaxclf.training.step import step_keys
 

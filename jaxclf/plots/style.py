@@ -73,18 +73,6 @@ def marker(num_points: int) -> str:
     return "o" if num_points == 1 else "." if num_points <= 40 else ""
 
 
-def shorten(text: str, most: int) -> str:
-    """A text of at most `most` characters: what is too long loses its middle.
-
-    >>> shorten("n02106662_German_shepherd", 15)
-    'n021066…hepherd'
-    """
-    if len(text) <= most:
-        return text
-    tail = (most - 1) // 2
-    return text[: most - 1 - tail] + "…" + text[len(text) - tail :]
-
-
 def save_figure(figure: "Figure", path: str | os.PathLike[str], *, dpi: int = 150) -> Path:
     """Writes a figure as PNG or SVG, whole or not at all.
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxclf._words import count, number, percent
 from jaxclf.metrics import ReliabilityCurve
 from jaxclf.plots import plot_confusion, plot_epochs, plot_losses, plot_lr_curve, plot_rates
 from jaxclf.plots.history import History, history
@@ -14,7 +15,6 @@ from jaxclf.plots.steps import plot_steps
 from jaxclf.plots.style import new_figure
 from jaxclf.plots.svg import inline_svg
 from jaxclf.report.content import RateTest
-from jaxclf.report.words import count, number, percent
 
 #: Of a chart, in inches. At 72 units to the inch it fills a phone one to one, so its text is as small as intended.
 WIDTH, HEIGHT = 4.5, 3.2

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxclf._words import count, duration, number, percent, percent_with_error
 from jaxclf.metrics import (
     Estimate,
     accuracy_standard_error,
@@ -17,7 +18,6 @@ from jaxclf.metrics import (
     multi_label_losses,
 )
 from jaxclf.report.content import ReportContent
-from jaxclf.report.words import count, duration, number, percent, percent_with_error
 
 #: Without a single mistake, the true error rate may be as large as this says, 19 times out of 20.
 CONFIDENCE = 0.95

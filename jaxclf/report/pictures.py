@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxclf._words import number, percent
 from jaxclf.data.thumbnails import jpeg_thumbnail
 from jaxclf.metrics import Examples, most_uncertain, top_losses
 from jaxclf.report.content import NUM_PICTURES, ReportContent
-from jaxclf.report.words import number, percent
 
 #: Side of a picture in pixels, and its JPEG quality.
 SIDE, QUALITY = 160, 80

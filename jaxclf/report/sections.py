@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxclf._words import count, duration, loss_text, number, percent, percent_with_error, setting
 from jaxclf.config import Phase, Settings
 from jaxclf.metrics import (
     accuracy_standard_error,
@@ -22,7 +23,6 @@ from jaxclf.report.charts import confusion_chart, rate_chart, reliability_chart,
 from jaxclf.report.content import ReportContent
 from jaxclf.report.headline import loss_with_error
 from jaxclf.report.pictures import cards, picked, table_rows
-from jaxclf.report.words import count, duration, loss_text, number, percent, percent_with_error, setting
 
 #: Up to so many classes the confusion matrix is a table; beyond, a picture.
 MAX_TABLE_CLASSES = 20

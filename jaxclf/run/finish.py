@@ -17,7 +17,8 @@ from jaxclf.models.trees import Tree, num_parameters
 from jaxclf.run.checkpoints import Keeper
 from jaxclf.run.course import Course
 from jaxclf.run.folder import CHECKPOINTS, write_predictions, write_submission, write_summary
-from jaxclf.run.prepare import Observer, Prepared
+from jaxclf.run.observer import Observer
+from jaxclf.run.prepare import Prepared
 from jaxclf.run.processes import is_writer
 from jaxclf.run.scoring import score_calibration, score_test, score_tta
 

@@ -1,11 +1,16 @@
-"""Ctrl-C and SIGTERM, at a moment that suits the work."""
+"""Who watches a run: what it tells while it goes, and the signals that ask it to end."""
 
 import contextlib
 import signal
 import sys
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # a signal must find its handler before JAX is imported
+    from jaxclf.config import Phase
+    from jaxclf.training.fit import Progress, Row
 
 #: What asks a process to end: Ctrl-C; what schedulers send before they kill.
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -58,3 +63,23 @@ class StopSignals:
             self._deferred = False
         if self.requested is not None:
             raise Interrupted(self.requested)
+
+
+class Observer:
+    """What a run tells while it goes. This one is silent; the command line has one that draws progress bars."""
+
+    def note(self, text: str) -> None:
+        """A line about what was decided."""
+
+    @contextlib.contextmanager
+    def task(self, description: str, total: int) -> Iterator[Callable[[int, int], None]]:
+        """Something that takes a while; the yielded function is called with (done, total)."""
+        yield lambda done, total: None
+
+    @contextlib.contextmanager
+    def phase(self, phase: "Phase", number: int, num_phases: int) -> "Iterator[Callable[[Progress], None]]":
+        """A phase of training; the yielded function is called after each step."""
+        yield lambda progress: None
+
+    def epoch(self, row: "Row") -> None:
+        """An epoch ended."""

@@ -15,7 +15,8 @@ from jaxclf.inference.features import extract_features
 from jaxclf.inference.predict import PredictStep
 from jaxclf.models.classifier import Classifier
 from jaxclf.models.trees import Tree
-from jaxclf.run.prepare import Loaders, Observer
+from jaxclf.run.observer import Observer
+from jaxclf.run.prepare import Loaders
 from jaxclf.run.recipes import DEFAULT_LR
 from jaxclf.training.fit import FitResult, Row, fit
 from jaxclf.training.lr_curve import LRCurve, Suggestion, suggestions

@@ -1,16 +1,15 @@
 """What a run starts from: data, network, weights, loaders. Nothing is written, and whatever is wrong shows here."""
 
-import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxclf.config import Phase, Preprocess, Recipe, Settings
+from jaxclf.config import Preprocess, Recipe, Settings
 from jaxclf.data.cache import BadImage, OnBadImage, fits_in_memory
 from jaxclf.data.decode import presize
 from jaxclf.data.loader import CacheKind, Loader
@@ -18,30 +17,10 @@ from jaxclf.data.splits import Splits, open_data
 from jaxclf.models.classifier import init_variables
 from jaxclf.models.trees import Tree
 from jaxclf.run.load import ClassifierSpec
-from jaxclf.training.fit import Progress, Row
+from jaxclf.run.observer import Observer
 from jaxclf.training.program import check_labels
 from jaxclf.weights.load import Pretrained, load_weights
 from jaxclf.weights.state_dict import merge_variables
-
-
-class Observer:
-    """What a run tells while it goes. This one is silent; the command line has one that draws progress bars."""
-
-    def note(self, text: str) -> None:
-        """A line about what was decided."""
-
-    @contextlib.contextmanager
-    def task(self, description: str, total: int) -> Iterator[Callable[[int, int], None]]:
-        """Something that takes a while; the yielded function is called with (done, total)."""
-        yield lambda done, total: None
-
-    @contextlib.contextmanager
-    def phase(self, phase: Phase, number: int, num_phases: int) -> Iterator[Callable[[Progress], None]]:
-        """A phase of training; the yielded function is called after each step."""
-        yield lambda progress: None
-
-    def epoch(self, row: Row) -> None:
-        """An epoch ended."""
 
 
 def resolve_precision(precision: str) -> str:

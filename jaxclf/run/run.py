@@ -28,9 +28,9 @@ from jaxclf.run.checkpoints import Keeper
 from jaxclf.run.course import Course
 from jaxclf.run.finish import finish
 from jaxclf.run.folder import SUMMARY, append_metrics, check_out, create_run, write_rates, write_recipe
-from jaxclf.run.observer import Interrupted, StopSignals
+from jaxclf.run.observer import Interrupted, Observer, StopSignals
 from jaxclf.run.phase import FoundRate, PhaseResult, run_phase
-from jaxclf.run.prepare import Loaders, Observer, Prepared, check_outside, decode, make_loaders, prepare
+from jaxclf.run.prepare import Loaders, Prepared, check_outside, decode, make_loaders, prepare
 from jaxclf.run.processes import any_process, is_writer
 from jaxclf.run.resume import Point, Request, check_recipe, check_same, read_request, resume_point, write_request
 from jaxclf.run.scoring import difference

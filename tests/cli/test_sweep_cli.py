@@ -1,0 +1,122 @@
+"""`jaxclf sweep` and its picture: what they print, write and draw, and how they fail."""
+
+import json
+
+import numpy as np
+import pytest
+from commands import FAST, fails, run, snapshot
+from PIL import Image
+
+from jaxclf.cli.sweep import pooled_features
+from jaxclf.data.loader import Loader
+from jaxclf.data.sources import ImageFolder
+from jaxclf.plots import plot_sweep
+from jaxclf.training.sweep import Sweep, SweepRow
+
+NET = FAST[:-2]  # without the epochs
+SMALL = ["--lrs", "0.003", "0.1", "--weight-decays", "0", "0.001", "--seeds", "2", "--folds", "2", "--epochs", "3"]
+
+
+@pytest.fixture(scope="module")
+def swept(photos, tmp_path_factory):
+    out = tmp_path_factory.mktemp("sweep") / "new" / "folder"
+    before = snapshot(photos)
+    assert run("sweep", photos, "--out", out, *NET, *SMALL) == 0
+    assert snapshot(photos) == before
+    return out
+
+
+def test_it_writes_the_table_and_a_picture_of_it(swept, photos):
+    assert sorted(path.name for path in swept.iterdir()) == ["sweep.json", "sweep.png"]
+    data = json.loads((swept / "sweep.json").read_text())
+    assert [(row["lr"], row["weight_decay"]) for row in data["rows"]] == [
+        (lr, decay) for lr in (0.003, 0.1) for decay in (0.0, 0.001)
+    ]
+    losses = np.array(data["losses"])
+    assert losses.shape == (4, 2, 2) and data["seeds"] == [0, 1] and data["num_folds"] == 2 and data["epochs"] == 3
+    np.testing.assert_allclose([row["loss"] for row in data["rows"]], losses.mean((1, 2)))
+    assert data["best"] == int(losses.mean((1, 2)).argmin()) == data["close"][0]
+    assert data["settings"]["arch"] == "resnet10t" and data["data"] == str(photos)
+    with Image.open(swept / "sweep.png") as picture:
+        assert min(picture.size) > 300 and len(set(picture.convert("L").tobytes())) > 10
+
+
+def test_it_prints_the_best_few_and_what_to_give_to_fit(swept, photos, tmp_path, capsys):
+    assert run("sweep", photos, "--out", tmp_path, *NET, *SMALL) == 0
+    printed = capsys.readouterr().out
+    data = json.loads((tmp_path / "sweep.json").read_text())
+    assert data == json.loads((swept / "sweep.json").read_text()), "the same flags, the same figures"
+    best = data["rows"][data["best"]]
+    assert f"{best['loss']:.4f}" in printed
+    assert f"--head linear --lr {best['lr']:.3g} --weight-decay {best['weight_decay']:.3g}" in printed
+    assert "figures of the settings" in printed and f"wrote {tmp_path / 'sweep.json'}" in printed
+
+
+def test_features_are_those_of_the_whole_network(photos, tiny):
+    """Head on them = the network on the pictures; padding of the last batch is not among them."""
+    from jaxclf.inference.predict import predict
+
+    model, variables = tiny
+    loader = Loader(ImageFolder(photos / "train"), batch_size=8, image_size=32, train=False)
+    calls = []
+    features, labels = pooled_features(model, variables, loader, lambda done, total: calls.append((done, total)))
+    predictions = predict(model, variables, loader)
+    assert features.shape == (26, 32) and calls[-1] == (26, 26)
+    np.testing.assert_array_equal(labels, predictions.labels)
+    head = variables["params"]["head"]["fc"]
+    np.testing.assert_allclose(
+        features[:, 16:] @ head["kernel"] + head["bias"], predictions.logits, rtol=1e-3, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mentions"),
+    [
+        (["--lrs", "-1"], ["--lrs -1: must be finite and positive"]),
+        (["--folds", "1"], ["--folds 1: must be at least 2"]),
+        (["--seeds", "0"], ["--seeds 0: must hold at least one"]),
+        (["--weight-decay", "0.1"], ["--weight-decays"]),
+        (["--arch", "resnet19"], ["resnet19"]),
+    ],
+)
+def test_values_that_make_no_sense_are_wrong_usage(photos, tmp_path, capsys, arguments, mentions):
+    fails(capsys, "sweep", photos, "--out", tmp_path / "new", *NET, *arguments, mentions=mentions, code=2)
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_cannot_work_is_exit_code_one(photos, tmp_path, capsys):
+    fails(capsys, "sweep", tmp_path / "missing", "--out", tmp_path / "new", *NET, mentions=["missing does not exist"])
+    fails(capsys, "sweep", photos, "--out", photos / "new", *NET, mentions=["inside the data"])
+    fails(capsys, "sweep", photos, "--out", tmp_path, *NET, "--folds", "27", mentions=["num_folds=27"])
+
+
+def table(losses: np.ndarray) -> Sweep:
+    """A sweep of rates .1, .2, .. and weight decays 0, 1, ..: losses [lrs, decays]."""
+    rows = tuple(
+        SweepRow("linear", (i + 1) / 10, float(j), loss, 0.01, 0.5, 0.01, 1.0)
+        for (i, j), loss in np.ndenumerate(losses)
+    )
+    best = int(np.argmin(losses))
+    return Sweep(rows, losses, losses, losses, (0,), best, (best, best - 1), 1, {})
+
+
+def test_the_heat_map_shows_every_loss_and_marks_the_best():
+    losses = np.array([[0.9, 0.8], [0.7, np.inf], [0.31, 0.3]])
+    ax = plot_sweep(table(losses))
+    drawn = np.asarray(ax.images[0].get_array(), np.float64)
+    np.testing.assert_allclose(np.where(np.isfinite(losses), losses, np.nan).T, drawn)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0.1", "0.2", "0.3"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["0", "1"]
+    texts = {text.get_position(): text.get_text().split("\n")[0] for text in ax.texts}
+    assert texts[0, 0] == "0.9" and texts[2, 1] == "0.3" and texts[1, 1] == "diverged" and len(texts) == 6
+    frames = {patch.get_linewidth(): (patch.get_x() + 0.46, patch.get_y() + 0.46) for patch in ax.patches}
+    np.testing.assert_allclose(frames[3.0], (2, 1))
+    np.testing.assert_allclose(frames[1.5], (2, 0))
+    assert plot_sweep(table(losses), ax=ax) is ax
+    with pytest.raises(ValueError, match="head='concat' is not in this sweep, which tried linear"):
+        plot_sweep(table(losses), head="concat")
+
+
+def test_equal_losses_and_a_single_setting_can_be_drawn():
+    for losses in (np.full((2, 2), 0.5), np.array([[0.2]]), np.zeros((1, 2))):
+        plot_sweep(table(losses)).get_figure().draw_without_rendering()

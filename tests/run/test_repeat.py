@@ -1,0 +1,46 @@
+"""`jaxclf fit --recipe RUN/recipe.json` repeats a run, also one whose rates were found."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from commands import run
+
+from jaxclf import report
+from jaxclf.config import Settings, to_json
+from jaxclf.run.recipes import eight_steps
+from jaxclf.training import lr_finder
+
+SETTINGS = Settings(arch="resnet10t", weights="tiny-imagenet", image_size=32, batch_size=8, tta_views=0)
+
+
+@pytest.fixture
+def short(tmp_path):
+    """The eight steps with an epoch a phase, as a file."""
+    recipe = eight_steps(SETTINGS, epochs=1)
+    phases = tuple(dataclasses.replace(phase, num_cycles=1) for phase in recipe.phases)
+    (tmp_path / "short.json").write_text(to_json(dataclasses.replace(recipe, phases=phases)))
+    return tmp_path / "short.json"
+
+
+def test_a_run_of_eight_steps_is_repeated_to_the_bit(photos, short, tmp_path, monkeypatch):
+    monkeypatch.setattr(lr_finder, "FINDER_STEPS", (20, 20))
+    monkeypatch.setattr(report, "write_report", lambda *args, **kwargs: None)  # not what is looked at here
+    assert run("fit", photos, "--out", tmp_path / "first", "--recipe", short) == 0
+    recipe = json.loads((tmp_path / "first" / "recipe.json").read_text())
+    assert [phase["lr_from"] for phase in recipe["phases"]] == ["given"] * 3
+    found = json.loads((tmp_path / "first" / "summary.json").read_text())["rates"]
+    assert [rate["phase"] for rate in found] == ["head, precomputed", "all layers"]
+    assert run("fit", photos, "--out", tmp_path / "again", "--recipe", tmp_path / "first" / "recipe.json") == 0
+    for name in ("recipe.json", "metrics.jsonl"):
+        assert (tmp_path / "again" / name).read_text() == (tmp_path / "first" / name).read_text()
+    with (
+        np.load(tmp_path / "first" / "predictions.npz") as first,
+        np.load(tmp_path / "again" / "predictions.npz") as again,
+    ):
+        assert set(first) == set(again)
+        for name in first:
+            np.testing.assert_array_equal(first[name], again[name])
+    summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("first", "again")]
+    assert summaries[0]["loss"] == summaries[1]["loss"]

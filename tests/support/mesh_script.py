@@ -1,0 +1,232 @@
+"""What tests/data/test_devices.py compares: the same work on one device and on eight, in a process of its own.
+
+    XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_PLATFORMS=cpu python tests/support/mesh_script.py FOLDER
+
+Prints one JSON object. FOLDER takes checkpoints.
+"""
+
+import collections
+import copy
+import json
+import logging
+import math
+import re
+import sys
+import time
+from pathlib import Path
+from unittest import mock
+
+import jax
+import numpy as np
+
+from jaxclf._jax import enable_compilation_cache
+from jaxclf.config import MODULES, Phase, Settings
+from jaxclf.data.activations import ActivationLoader
+from jaxclf.data.devices import data_mesh, replicate
+from jaxclf.data.loader import Loader
+from jaxclf.data.sources import ArrayDataset
+from jaxclf.inference.features import extract_features
+from jaxclf.inference.predict import evaluate, make_predict_step, predict, to_device
+from jaxclf.inference.tta import predict_views
+from jaxclf.models import ResNetConfig, create_classifier, init_variables, norm
+from jaxclf.run.checkpoint_file import restore_checkpoint, save_checkpoint
+from jaxclf.training import fit as loop
+from jaxclf.training.lr_finder import find_lr
+from jaxclf.training.program import make_phase_program
+from jaxclf.training.sweep import sweep_heads
+
+enable_compilation_cache()
+IMAGE_SIZE = 32
+MODEL = create_classifier(ResNetConfig("tiny", "basic", (1, 1, 1, 1), stem_width=8, stage_widths=(8, 8, 16, 16)), 3)
+VARIABLES = init_variables(MODEL, jax.random.key(0), image_size=IMAGE_SIZE)
+MESH = data_mesh()
+NUM_DEVICES = MESH.size
+#: 50 steps on augmented pictures. Trained are the head and a stage with its BatchNorm: all layers take long to compile.
+PHASE = Phase("last", lrs=(0.1,) * 3, num_cycles=10, frozen=MODULES[:4], augment="side_on")
+HEAD = Phase("head", lrs=(0.1,) * 3, num_cycles=4, frozen=MODULES[:5], augment="none")
+
+
+def coloured(count, seed=0):
+    """Three classes told apart by colour, faintly."""
+    labels = np.arange(count) % 3
+    noise = np.random.default_rng(seed).normal(0, 60, (count, 40, 40, 3))
+    return ArrayDataset(np.clip(np.eye(3)[labels][:, None, None] * 40 + 100 + noise, 0, 255).astype(np.uint8), labels)
+
+
+TRAIN = Loader(coloured(85), batch_size=16, image_size=IMAGE_SIZE, train=True)
+VALID = Loader(coloured(13, seed=1), batch_size=8, image_size=IMAGE_SIZE, train=False)
+
+
+def difference(a, b):
+    """The largest difference between two trees of arrays, relative to the largest number of each array."""
+    pairs = zip(jax.tree.leaves(jax.device_get(a)), jax.tree.leaves(jax.device_get(b)), strict=True)
+    return max(float(np.abs(np.subtract(x, y, dtype=np.float64)).max() / max(np.abs(x).max(), 1e-6)) for x, y in pairs)
+
+
+def moments_of_parts(x, mask):
+    """BatchNorm's moments if each device took those of its own rows: [b, 1, 1, c], each row's. All rows count."""
+    parts = x.reshape(NUM_DEVICES, -1, *x.shape[1:])
+    moments = (of(parts, axis=(1, 2, 3))[:, None, None, :] for of in (jax.numpy.mean, jax.numpy.var))
+    count = jax.numpy.float32(parts[0].size // x.shape[-1])
+    return *(jax.numpy.repeat(moment, parts.shape[1], 0) for moment in moments), count
+
+
+def train():
+    """A fit on one device and on eight; and on one with BatchNorm's moments taken over eighths of the batch."""
+    one = loop.fit(MODEL, VARIABLES, PHASE, TRAIN, VALID, log_every=1)
+    records = logging.getLogger("jax")
+    messages = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    records.addHandler(handler)
+    step = make_predict_step(MODEL, preprocess=VALID.preprocess)
+    with jax.log_compiles():
+        many = loop.fit(MODEL, VARIABLES, PHASE, TRAIN, VALID, log_every=1, predict_step=step, mesh=MESH)
+    records.removeHandler(handler)
+    with (
+        mock.patch.object(norm, "masked_moments", moments_of_parts),
+        mock.patch.object(
+            norm.BatchNorm, "_move", lambda self, old, new: 0.9 * old + 0.1 * new.reshape(-1, new.shape[-1]).mean(0)
+        ),
+    ):
+        parts = loop.fit(MODEL, VARIABLES, PHASE, TRAIN, log_every=1)
+    losses = [np.array([row["loss"] for row in result.steps]) for result in (one, many, parts)]
+    compiled = collections.Counter(re.findall(r"Compiling jit\((train_step|predict_step)\)", "\n".join(messages)))
+    return many.state, {
+        "steps": len(losses[0]),
+        "first_loss": losses[0][0],
+        "last_loss": losses[0][-1],
+        "loss": float(np.abs(losses[1] / losses[0] - 1).max()),
+        "loss_of_parts": [float(x) for x in np.abs(losses[2] / losses[0] - 1)[[0, -1]]],
+        "variables": difference(one.state.variables, many.state.variables),
+        "variables_of_parts": difference(one.state.variables, parts.state.variables),
+        "moved": difference(one.state.variables, VARIABLES),
+        "optimizer": difference(one.state.opt_state, many.state.opt_state),
+        "valid": [result.epochs[-1]["valid_accuracy"] for result in (one, many)],
+        "logits": difference(one.predictions.logits, many.predictions.logits),
+        "compiled": compiled,
+        "replicated": all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(many.state)),
+        "devices": sorted({len(leaf.sharding.device_set) for leaf in jax.tree.leaves(many.state)}),
+    }
+
+
+def program():
+    """What the sharded train step is compiled to, and how its batch lies."""
+    made = make_phase_program(MODEL, VARIABLES, PHASE, TRAIN, Settings(), mesh=MESH)
+    state = made.create_state(VARIABLES, PHASE, Settings())
+    batch = next(to_device(TRAIN.epoch(0), mesh=MESH))
+    text = made.train_step.lower(state, batch, made.key).compile().as_text()
+    reduced = re.findall(r"f32\[([\d,]*)\]", " ".join(re.findall(r" = (.*) all-reduce\(", text)))
+    return {
+        "convolutions": sorted(set(re.findall(r"f32\[(\d+),[\d,]+\]\S* convolution\(", text))),
+        "reduced": max(math.prod(map(int, shape.split(",") if shape else ())) for shape in reduced),
+        "moved": re.findall(r"\S+ = (\S+) (?:all-gather|all-to-all|collective-permute)\(", text),
+        "shards": [list(shard.data.shape) for shard in batch.inputs.addressable_shards],
+        "first_rows": [int(np.asarray(shard.data)[0]) for shard in batch.index.addressable_shards],
+        "index": np.asarray(batch.index)[::2].tolist(),
+    }
+
+
+def evaluation():
+    """13 examples, in batches of 8 or 9, on several numbers of devices."""
+    found = {}
+    for number, size in ((None, 8), (8, 8), (3, 9)):
+        loader = Loader(coloured(13, seed=1), batch_size=size, image_size=IMAGE_SIZE, train=False)
+        mesh = None if number is None else data_mesh(number)
+        predictions = predict(MODEL, VARIABLES, loader, mesh=mesh)
+        scores = evaluate(MODEL, VARIABLES, loader, mesh=mesh)
+        found[str(number)] = [predictions.index.tolist(), predictions.logits.tolist(), scores]
+    return found
+
+
+def features():
+    """Extraction, plain and augmented, and what is trained from it: a head in one dispatch, and step by step."""
+    presized = Loader(coloured(29), batch_size=8, image_size=IMAGE_SIZE, train=True)
+    banks = [
+        extract_features(MODEL, VARIABLES, presized, num_views=3, augment="side_on", mesh=mesh) for mesh in (None, MESH)
+    ]
+    out = {"bank": difference(*(bank.activations for bank in banks)), "placement": banks[1].placement}
+    fits, stepwise, curves, logits = [], [], [], []
+    for bank, mesh in zip(banks, (None, MESH), strict=True):
+        plain = ActivationLoader(bank, batch_size=8, train=True, augmented=False)
+        fits.append(loop.fit(MODEL, VARIABLES, HEAD, plain, mesh=mesh).state.params["head"])
+        on_host = copy.copy(bank)
+        on_host.activations = np.asarray(bank.activations)
+        plain_on_host = ActivationLoader(on_host, batch_size=8, train=True, augmented=False)
+        stepwise.append(loop.fit(MODEL, VARIABLES, HEAD, plain_on_host, mesh=mesh).state.params["head"])
+        logits.append(predict(MODEL, VARIABLES, ActivationLoader(bank, batch_size=8, train=False), mesh=mesh).logits)
+        curves.append(find_lr(MODEL, VARIABLES, plain, frozen=MODULES[:5], num_steps=20, mesh=mesh))
+    out |= {"head": difference(*fits), "scanned_curve": difference(curves[0].losses, curves[1].losses)}
+    return (
+        out
+        | {"stepwise": difference(*stepwise), "one_by_one": difference(fits[0], stepwise[1])}
+        | {"logits": difference(*logits)}
+    )
+
+
+def finder():
+    curves = [
+        find_lr(MODEL, VARIABLES, TRAIN, frozen=MODULES[:5], num_steps=20, high=0.1, mesh=mesh) for mesh in (None, MESH)
+    ]
+    return {"curve": difference(curves[0].losses, curves[1].losses), "steps": [len(c.losses) for c in curves]}
+
+
+def views():
+    found = [predict_views(MODEL, VARIABLES, VALID, num_views=2, mesh=mesh) for mesh in (None, MESH)]
+    return {
+        "logits": difference(found[0].logits, found[1].logits),
+        "between_views": difference(found[0].logits[0], found[0].logits[1]),
+        "index": [view.index.tolist() for view in found],
+    }
+
+
+def sweep():
+    """Members divided (a linear head), and in chunks that do not come out even."""
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(60, 8)).astype(np.float32)
+    y = (x[:, 4] + 0.5 * generator.normal(size=60) > 0).astype(int)
+    options = {"lrs": (1e-2, 0.1, 0.3), "weight_decays": (0.0, 1e-2), "seeds": (0, 1, 2), "epochs": 4, "num_folds": 3}
+    found = [sweep_heads(x, y, 2, mesh=mesh, **options) for mesh in (None, MESH)]
+    return {
+        "losses": difference(found[0].losses, found[1].losses),
+        "best": [one.best for one in found],
+        "head": difference(found[0].best_variables["params"], found[1].best_variables["params"]),
+    }
+
+
+def checkpoints(state, folder):
+    """Saved from eight devices, restored on one, saved again, and back on eight."""
+    saved = save_checkpoint(folder / "many", state, {})
+    on_one = restore_checkpoint(saved, jax.eval_shape(lambda: state))
+    again = save_checkpoint(folder / "one", on_one, {})
+    back = replicate(restore_checkpoint(again, state), MESH)
+    devices = [
+        sorted({len(leaf.sharding.device_set) for leaf in jax.tree.leaves(tree)}) for tree in (state, on_one, back)
+    ]
+    bits = [[np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)] for tree in (state, on_one, back)]
+    return {"devices": devices, "same": bits[0] == bits[1] == bits[2]}
+
+
+def main(folder):
+    out, start = {}, time.perf_counter()
+
+    def add(name, value):
+        nonlocal start
+        out[name] = value
+        print(f"{name}: {time.perf_counter() - start:.1f} s", file=sys.stderr)
+        start = time.perf_counter()
+
+    state, fitted = train()
+    add("train", fitted)
+    add("checkpoints", checkpoints(state, folder))
+    add("program", program())
+    add("evaluation", evaluation())
+    add("features", features())
+    add("finder", finder())
+    add("views", views())
+    add("sweep", sweep())
+    print(json.dumps(out))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

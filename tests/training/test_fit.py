@@ -1,0 +1,177 @@
+import collections
+import contextlib
+import dataclasses
+import logging
+import re
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from coloured import HEAD, IMAGE_SIZE, coloured, loaders
+
+from jaxclf import schedules
+from jaxclf.config import Phase, Settings
+from jaxclf.data.loader import Batch, Loader
+from jaxclf.inference import predict as inference
+from jaxclf.metrics import summarize
+from jaxclf.models.trees import leaf_paths
+from jaxclf.training import fit as loop
+
+PHASE = Phase("all", lrs=(0.02,) * 3, num_cycles=2)
+
+
+class Watched(NamedTuple):
+    """A fit that logs each fourth step, and what happened meanwhile."""
+
+    result: loop.FitResult
+    seen: list[loop.Row]  # by on_log and on_epoch, in this order
+    progress: list[loop.Progress]
+    transfers: list[str]  # everything that read a value from the device
+    variables: tuple[list[bytes], list[bytes]]  # the caller's, before and after
+
+
+@contextlib.contextmanager
+def transfers_watched():
+    """Notes `jax.device_get`, and each value read without it, by float(), int() or bool()."""
+    kind, noted, inside = type(jnp.zeros(())), [], []
+    read, get = kind._value, jax.device_get
+
+    def value(self):
+        noted.extend([] if inside else ["value"])
+        return read.fget(self)
+
+    def device_get(tree):
+        noted.append("device_get")
+        inside.append(True)
+        try:
+            return get(tree)
+        finally:
+            inside.pop()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kind, "_value", property(value))
+        patch.setattr(jax, "device_get", device_get)
+        yield noted
+
+
+@pytest.fixture(scope="module")
+def watched(tiny):
+    train, valid = loaders()
+    seen, progress = [], []
+    before = [np.array(leaf).tobytes() for leaf in jax.tree.leaves(tiny[1])]
+    with transfers_watched() as transfers:
+        result = loop.fit(
+            *tiny, PHASE, train, valid, log_every=4, on_log=seen.append, on_epoch=lambda row, state: seen.append(row),
+            on_step=progress.append,
+        )  # fmt: skip
+    after = [np.array(leaf).tobytes() for leaf in jax.tree.leaves(tiny[1])]
+    return Watched(result, seen, progress, transfers, (before, after))
+
+
+def test_it_learns_and_records(watched):
+    result, progress = watched.result, watched.progress
+    assert watched.seen == sorted(
+        result.steps + result.epochs, key=lambda row: (row["epoch"], row["kind"] == "epoch", row["step"])
+    )
+    assert [row["step"] for row in result.steps] == [3, 5, 7, 11]  # each fourth, and the last of each epoch
+    schedule = schedules.sgdr(6, 2)
+    for row in result.steps:
+        np.testing.assert_allclose(row["lrs"], 0.02 * np.asarray(schedule(row["step"])), rtol=1e-5)
+        assert row["momentum"] == 0.9 and row["phase"] == "all"
+    assert [(row["epoch"], row["step"], row["cycle_end"]) for row in result.epochs] == [(0, 6, True), (1, 12, True)]
+    assert result.epochs[-1]["train_loss"] < result.epochs[0]["train_loss"]
+    assert int(result.state.step) == 12 and result.stopped == ""
+    assert [p.step for p in progress] == list(range(1, 13)) and progress[0].num_steps == 12
+    assert progress[3].latest == result.steps[0]
+    assert summarize(result.predictions)["loss"] == result.epochs[-1]["valid_loss"]
+    losses = [row["valid_loss"] for row in result.epochs]
+    assert result.best_epoch == losses.index(min(losses))
+
+
+def test_nothing_is_read_from_the_device_between_logging_steps(watched):
+    """The only transfers of an epoch are the two logged steps and the predictions at its end."""
+    assert watched.transfers == ["device_get"] * 2 * (2 + 1)
+
+
+def test_the_watch_on_transfers_sees_them():
+    one = jnp.ones(())
+    with transfers_watched() as transfers:
+        float(one + 1), bool(one + 2), int(one + 3), jax.device_get(one + 4)
+    assert transfers == ["value"] * 3 + ["device_get"]
+
+
+def test_the_callers_variables_stay_usable(watched):
+    before, after = watched.variables
+    assert before == after
+
+
+def test_the_same_seed_gives_the_same_bits_however_often_it_logs(tiny, watched):
+    """And an epoch's figures are the means over all its steps."""
+    every = loop.fit(*tiny, PHASE, *loaders(), log_every=1)
+    assert every.epochs == watched.result.epochs and [every.steps[k] for k in (3, 5, 7, 11)] == watched.result.steps
+    first = [row["loss"] for row in every.steps if row["epoch"] == 0]
+    assert every.epochs[0]["train_loss"] == pytest.approx(np.mean(first), rel=1e-6)
+    for (path, a), (_, b) in zip(leaf_paths(every.state.params), leaf_paths(watched.result.state.params), strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=path)
+
+
+def test_seeds_phases_and_epochs_have_their_own_draws(tiny):
+    """Seed, phase number and first epoch reach the keys and the order."""
+    train, _ = loaders()
+    losses = {
+        loop.fit(*tiny, HEAD, train, settings=Settings(seed=seed), phase_number=number, first_epoch=epoch).epochs[0][
+            "train_loss"
+        ]
+        for seed, number, epoch in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 5))
+    }
+    assert len(losses) == 4
+
+
+def test_prediction_covers_every_example_once_for_any_batch_size(tiny):
+    model, variables = tiny
+    results = [
+        loop.predict(model, variables, Loader(coloured(19), batch_size=size, image_size=IMAGE_SIZE, train=False))
+        for size in (1, 7, 19, 32)
+    ]
+    for result in results:
+        np.testing.assert_array_equal(result.index, np.arange(19))
+        np.testing.assert_array_equal(result.labels, np.arange(19) % 3)
+        np.testing.assert_allclose(result.logits, results[0].logits, rtol=1e-4, atol=1e-5)
+    figures = [summarize(result) for result in results]
+    assert all(f["num_examples"] == 19 and f["loss"] == pytest.approx(figures[0]["loss"], rel=1e-5) for f in figures)
+
+
+def test_batches_are_moved_ahead_and_the_source_is_closed():
+    produced, closed = [], []
+
+    def source():
+        try:
+            for number in range(5):
+                produced.append(number)
+                yield Batch(*(np.full(1, number),) * 4)
+        finally:
+            closed.append(True)
+
+    moved = inference.to_device(source(), ahead=2)
+    first = next(moved)
+    assert isinstance(first.inputs, jax.Array) and produced == [0, 1, 2]
+    moved.close()
+    assert closed == [True]
+    assert [int(batch.index[0]) for batch in inference.to_device(source())] == list(range(5))
+
+
+def test_one_compile_per_step_function_and_phase(tiny, caplog):
+    """Over a fit of two phases, with short batches, padding, several epochs and evaluations."""
+    train, valid = loaders()
+    model, variables = tiny
+    predict_step = loop.make_predict_step(model, preprocess=valid.preprocess)
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        first = loop.fit(
+            model, variables, dataclasses.replace(HEAD, num_cycles=2), train, valid, predict_step=predict_step
+        )
+        loop.fit(model, first.state.variables, PHASE, train, valid, predict_step=predict_step, phase_number=1)
+    compiled = collections.Counter(re.findall(r"Compiling jit\((\w+)\)", caplog.text))
+    assert compiled["train_step"] == 2, compiled
+    assert compiled["predict_step"] == 1, compiled
