@@ -1,8 +1,8 @@
 """Parity with torchvision and timm: the same stand-in weights and images give the same activations, stage by stage.
 
 The references (in `parity/` beside this file, the others in `../shared/parity`) hold torch's outputs for random,
-non-square images and for weights that are rebuilt from their names, so a swapped axis, a wrong stride, padding or order of
-operations shows, at the stage where it is.
+non-square images and for weights that are rebuilt from their names, so a swapped axis, a wrong stride, padding or
+order of operations shows, at the stage where it is.
 """
 
 import importlib.util

@@ -1,7 +1,7 @@
 """Makes curves.json: learning-rate curves, and what fastai 2.8's rules say about them. Run by hand, in two steps:
 
   python tests/training/lr_curves/make.py record     # with jaxclf: draws the synthetic curves, records the real ones
-  python tests/training/lr_curves/make.py fastai     # with fastai 2.8 (needs torch): adds its smoothing and its suggestions
+  python tests/training/lr_curves/make.py fastai     # with fastai 2.8 (needs torch): adds its smoothing and rates
 
 fastai's numbers come from its own `Learner.lr_find`, which is handed the recorded curve in place of a training.
 """

@@ -1,6 +1,8 @@
 """Makes steps.npz: three training steps by PyTorch, of small ResNets under three rules. Run by hand.
 
-    python tests/training/torch_steps/make.py        # needs torch and torchvision; made with PyTorch 2.13.0, torchvision 0.28.0
+    python tests/training/torch_steps/make.py
+
+Needs torch and torchvision; made with PyTorch 2.13.0, torchvision 0.28.0.
 
 The networks are torchvision's own class and blocks, with narrower layers. They start away from every special value:
 BatchNorm's scales are not 1, its biases and running means not 0. Arithmetic is float64, so what jaxclf's float32
