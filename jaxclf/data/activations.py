@@ -17,8 +17,6 @@ from jaxclf.data.order import PADDING, balanced_order, batch_order, epoch_order,
 
 #: Where activations are kept: in the device's memory, in the host's, or in a file of which rows are read.
 Placement = Literal["device", "host", "disk"]
-#: Called with (done, in all).
-OnProgress = Callable[[int, int], None]
 
 
 def features_dir() -> Path:

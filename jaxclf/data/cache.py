@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from jaxclf._jax import default_cache_dir
+from jaxclf._progress import OnProgress
 from jaxclf.data.array_file import ArrayFileError, ArrayOnDisk, ArrayWriter, open_array
 from jaxclf.data.sources import DataSource, Example
 
@@ -17,8 +18,6 @@ MEMORY_SHARE = 0.25
 
 #: Example.image -> uint8 [side, side, 3].
 Transform = Callable[..., np.ndarray]
-#: Called with (pictures done, pictures in all).
-OnProgress = Callable[[int, int], None]
 OnBadImage = Literal["error", "skip"]
 SUFFIX = ".pictures"
 

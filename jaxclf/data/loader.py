@@ -10,8 +10,9 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import numpy as np
 
+from jaxclf._progress import OnProgress
 from jaxclf.config import Preprocess
-from jaxclf.data.cache import BadImage, DiskCache, OnBadImage, OnProgress, Prepared, RamCache, fits_in_memory
+from jaxclf.data.cache import BadImage, DiskCache, OnBadImage, Prepared, RamCache, fits_in_memory
 from jaxclf.data.decode import PRESIZE_RATIO, evaluation_pixels, presize, presized_pixels
 from jaxclf.data.fingerprints import dataset_key, record_fingerprints
 from jaxclf.data.order import PADDING, balanced_order, batch_order, epoch_order, num_batches

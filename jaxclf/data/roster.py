@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxclf._progress import OnProgress
 from jaxclf.data.archives import ZipMember
-from jaxclf.data.cache import OnProgress
 from jaxclf.data.loader import default_num_threads
 from jaxclf.data.sources import DataSource, listing
 from jaxclf.data.splits import Splits

@@ -19,9 +19,10 @@ import ml_dtypes
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxclf._progress import OnProgress
 from jaxclf.augment import center_crop, make_augment, normalize, to_float
 from jaxclf.config import CUTS, AugmentName, cut_prefix
-from jaxclf.data.activations import ActivationDataset, OnProgress, Placement, features_dir
+from jaxclf.data.activations import ActivationDataset, Placement, features_dir
 from jaxclf.data.array_file import ArrayOnDisk, ArrayWriter, open_array
 from jaxclf.data.cache import MEMORY_SHARE, physical_memory
 from jaxclf.data.decode import PRESIZE_RATIO

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxclf._progress import OnProgress
 from jaxclf.augment import normalize, to_float
 from jaxclf.config import Preprocess
 from jaxclf.data.activations import AnyLoader
-from jaxclf.data.cache import OnProgress
 from jaxclf.data.devices import fetch, replicate, shard_batch
 from jaxclf.data.loader import Batch
 from jaxclf.metrics import Predictions, summarize

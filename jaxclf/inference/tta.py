@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxclf._progress import OnProgress
 from jaxclf.augment import Augment, make_augment, normalize
 from jaxclf.config import Preprocess
 from jaxclf.data.activations import ActivationLoader, AnyLoader
-from jaxclf.data.cache import OnProgress
 from jaxclf.data.devices import fetch, replicate
 from jaxclf.data.loader import Loader
 from jaxclf.inference.predict import PredictStep, predict, to_device

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from jaxclf._files import write_atomic
+from jaxclf._progress import OnProgress
 from jaxclf.config import Recipe, from_json
-from jaxclf.data.cache import OnProgress
 from jaxclf.data.check.check import Report
 from jaxclf.data.check.listing import Finding
 from jaxclf.data.sources import DataSource

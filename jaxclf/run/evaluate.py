@@ -3,7 +3,8 @@
 import os
 from typing import Any
 
-from jaxclf.data.cache import OnBadImage, OnProgress
+from jaxclf._progress import OnProgress
+from jaxclf.data.cache import OnBadImage
 from jaxclf.data.devices import all_devices
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import DataSource, fingerprint

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxclf._progress import OnProgress
 from jaxclf.config import Recipe
-from jaxclf.data.cache import OnProgress
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import DataSource
 from jaxclf.inference.predict import PredictStep, predict

@@ -1,13 +1,14 @@
 """Cross-validated search over heads on cached features."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxclf._progress import OnProgress
 from jaxclf.data.cache import MEMORY_SHARE, physical_memory
 from jaxclf.data.devices import replicate
 from jaxclf.data.order import k_folds
@@ -20,8 +21,6 @@ from jaxclf.training.sweep.training import Examples, Members, Training, bytes_pe
 
 LRS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 WEIGHT_DECAYS = (0.0, 1e-4, 1e-3, 1e-2)
-#: Called with (epochs of programs done, epochs of programs in all); stopping early skips some.
-OnProgress = Callable[[int, int], None]
 
 
 def sweep_heads(
