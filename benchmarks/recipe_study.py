@@ -46,8 +46,10 @@ def step_predictions(run_folder: Path, data: str) -> dict[str, Predictions]:
         for number, phase in enumerate(recipe.phases, 1)
     }
     augment = next((phase.augment for phase in reversed(recipe.phases) if phase.augment != "none"), "side_on")
-    options = {"num_views": recipe.tta_views, "augment": augment, "seed": recipe.seed}
-    found["test-time augmentation"] = predict_tta(run.model, run.variables, loader, **options)
+    views = recipe.tta_views
+    found["test-time augmentation"] = predict_tta(
+        run.model, run.variables, loader, num_views=views, augment=augment, seed=recipe.seed
+    )
     return found
 
 
