@@ -5,11 +5,13 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from jaxclf.cli.arguments import DataArgument, RunArgument, UsageError, Work
+import tyro
+
+from jaxclf.cli.arguments import DataArgument, RunArgument, UsageError, Work, positional
 from jaxclf.cli.check import check
-from jaxclf.cli.completion import completion
+from jaxclf.cli.completion import completion_script
 from jaxclf.cli.cost import cost
 from jaxclf.cli.export import export
 from jaxclf.cli.find_lr import find_lr
@@ -88,6 +90,25 @@ def weights() -> Work:
     Example: jaxclf weights list
     """
     raise UsageError("weights needs one of list, show, convert, export; see `jaxclf weights --help`")
+
+
+def completion(shell: Annotated[Literal["bash", "zsh"], tyro.conf.Positional, positional("{bash,zsh}")], /) -> Work:
+    """Print a script for your shell, with which the tabulator key completes commands, flags and their values.
+
+    Where bash-completion is installed, bash finds it by itself in ~/.local/share/bash-completion/completions/jaxclf.
+    Otherwise, and in zsh, save it anywhere and name it in ~/.bashrc or ~/.zshrc, after "source".
+
+    Example: jaxclf completion bash > jaxclf-completion.sh
+
+    Args:
+      shell: the shell it is for.
+    """
+    return functools.partial(_completion, shell)
+
+
+def _completion(shell: str) -> int:
+    print(completion_script(shell, COMMANDS), end="")  # noqa: T201
+    return 0
 
 
 COMMANDS: dict[str, Callable[..., Work]] = {

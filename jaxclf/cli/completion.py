@@ -1,15 +1,12 @@
 """`jaxclf completion bash|zsh`: a script that completes commands, flags and their values, without starting Python."""
 
 import dataclasses
-import functools
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import tyro
-
-from jaxclf.cli.arguments import Work, positional
 
 #: Flags that every command has.
 COMMON = ("--help", "--debug")
@@ -41,31 +38,12 @@ complete -o default -F _jaxclf jaxclf
 _ZSH = "autoload -Uz compinit bashcompinit\n(( $+functions[compdef] )) || compinit\nbashcompinit\n"
 
 
-def completion(shell: Annotated[Literal["bash", "zsh"], tyro.conf.Positional, positional("{bash,zsh}")], /) -> Work:
-    """Print a script for your shell, with which the tabulator key completes commands, flags and their values.
-
-    Where bash-completion is installed, bash finds it by itself in ~/.local/share/bash-completion/completions/jaxclf.
-    Otherwise, and in zsh, save it anywhere and name it in ~/.bashrc or ~/.zshrc, after "source".
-
-    Example: jaxclf completion bash > jaxclf-completion.sh
-
-    Args:
-      shell: the shell it is for.
-    """
-    return functools.partial(_completion, shell)
-
-
-def _completion(shell: str) -> int:
-    print(completion_script(shell), end="")  # noqa: T201
-    return 0
-
-
-def completion_script(shell: str) -> str:
-    """The script for "bash" or "zsh"."""
-    from jaxclf.cli.commands import COMMANDS
+def completion_script(shell: str, commands: Mapping[str, Callable[..., Any]]) -> str:
+    """The script for "bash" or "zsh", of the commands by their names."""
     from jaxclf.cli.weights import COMMANDS as WEIGHTS
 
-    commands = {**COMMANDS, **{f"weights {name}": command for name, command in WEIGHTS.items()}}
+    names = " ".join(commands)
+    commands = {**commands, **{f"weights {name}": command for name, command in WEIGHTS.items()}}
     flags: dict[str, tuple[str, ...]] = {"weights": (*WEIGHTS, "--help"), "completion": ("bash", "zsh", "--help")}
     values: dict[str, tuple[str, ...]] = {}
     for name, command in commands.items():
@@ -73,7 +51,7 @@ def completion_script(shell: str) -> str:
         flags.setdefault(name, (*known, *COMMON))
         values |= {f"{name} {flag}": choices for flag, choices in known.items() if choices}
     parts = {
-        "@COMMANDS@": " ".join(COMMANDS),
+        "@COMMANDS@": names,
         "@GROUPS@": "weights",
         "@VALUES@": _cases(values, "    "),
         "@FLAGS@": _cases(flags, "      "),

@@ -46,9 +46,9 @@ def shell(*arguments: str, script: str) -> list[str]:
 def test_what_the_key_offers(name):
     asked = "\n".join("ask jaxclf " + " ".join(f'"{word}"' for word in words.split(" ")) for words in WORDS)
     if name == "bash":
-        printed = shell("bash", "--norc", script=completion_script(name) + ASK + asked)
+        printed = shell("bash", "--norc", script=completion_script(name, COMMANDS) + ASK + asked)
     else:  # as bashcompinit calls it: with arrays that count from 0
-        printed = shell("zsh", "-f", script=completion_script(name) + "setopt ksharrays\n" + ASK + asked)
+        printed = shell("zsh", "-f", script=completion_script(name, COMMANDS) + "setopt ksharrays\n" + ASK + asked)
         # .. and zsh itself leaves out what does not begin as was typed.
         asked_for = [words.rpartition(" ")[2] for words in WORDS]
         printed = [
@@ -60,7 +60,7 @@ def test_what_the_key_offers(name):
 
 def test_the_key_itself_in_bash(tmp_path):
     """Registered for jaxclf, with file names where nothing else fits, and no program is started for it."""
-    (tmp_path / "script").write_text(completion_script("bash"))
+    (tmp_path / "script").write_text(completion_script("bash", COMMANDS))
     lines = shell("bash", "--norc", script=f"PATH=/nowhere; source {tmp_path}/script; complete -p jaxclf")
     assert lines == ["complete -o default -F _jaxclf jaxclf"]
     lines = shell(
@@ -71,4 +71,4 @@ def test_the_key_itself_in_bash(tmp_path):
 
 def test_the_command_prints_it(capsys):
     assert run("completion", "bash") == 0
-    assert capsys.readouterr().out == completion_script("bash")
+    assert capsys.readouterr().out == completion_script("bash", COMMANDS)
