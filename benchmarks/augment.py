@@ -27,8 +27,8 @@ import numpy as np
 from machine import describe, spread
 
 from jaxclf.augment import make_augment
+from jaxclf.data.cache import default_num_threads
 from jaxclf.data.decode import presize
-from jaxclf.data.loader import default_num_threads
 
 #: Given the number of the round, does the whole batch and waits for it.
 Run = Callable[[int], Any]

@@ -20,8 +20,9 @@ from PIL import Image, ImageOps
 
 from jaxclf.config import Preprocess
 from jaxclf.data.decode import crop_center, presize, presized_pixels, resize_shorter_side, to_rgb
+from jaxclf.data.folders import Directory
 from jaxclf.data.loader import Loader
-from jaxclf.data.sources import ImageFiles, image_files
+from jaxclf.data.sources import ImageFiles
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("photos", nargs="?", default="../shared/data/photos", type=Path)
@@ -32,7 +33,7 @@ args = parser.parse_args()
 image_size = next(size for size in range(8, 4096) if presize(size) >= args.presize)
 preprocess = Preprocess(image_size=image_size)
 side = presize(image_size)
-paths = image_files(args.photos)
+paths = [args.photos / path for path in Directory(args.photos).pictures()]
 
 
 def ours(path: Path) -> np.ndarray:

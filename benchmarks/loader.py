@@ -13,8 +13,10 @@ from pathlib import Path
 
 from machine import describe, spread
 
-from jaxclf.data.loader import Loader, default_num_threads
-from jaxclf.data.sources import ImageFiles, image_files
+from jaxclf.data.cache import default_num_threads
+from jaxclf.data.folders import Directory
+from jaxclf.data.loader import Loader
+from jaxclf.data.sources import ImageFiles
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("photos", nargs="?", default="../shared/data/photos", type=Path)
@@ -22,7 +24,7 @@ parser.add_argument("--image-size", type=int, default=224)
 parser.add_argument("--pairs", type=int, default=5)
 args = parser.parse_args()
 
-source = ImageFiles(image_files(args.photos), classes=("a", "b"))
+source = ImageFiles([args.photos / path for path in Directory(args.photos).pictures()], classes=("a", "b"))
 print(describe("pillow", "grain"))
 print(f"{len(source)} photos, training at {args.image_size} px, {default_num_threads()} threads")
 

@@ -11,7 +11,7 @@ def describe(*packages: str) -> str:
     """Processor, cores, Python and package versions in one line."""
     import jax
 
-    from jaxclf.data.loader import default_num_threads
+    from jaxclf.data.cache import default_num_threads
 
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

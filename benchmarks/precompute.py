@@ -25,7 +25,8 @@ from machine import describe, spread
 
 from jaxclf.config import Phase, Settings, cut_prefix, frozen_prefix
 from jaxclf.data.activations import ActivationDataset, ActivationLoader, AnyLoader
-from jaxclf.data.loader import Loader, default_num_threads
+from jaxclf.data.cache import default_num_threads
+from jaxclf.data.loader import Loader
 from jaxclf.data.splits import open_data
 from jaxclf.inference.features import extract_features
 from jaxclf.inference.predict import evaluate, to_device

@@ -13,8 +13,8 @@ from jaxclf.cli.arguments import DataArgument, UsageError, Work
 
 if TYPE_CHECKING:
     from jaxclf.cli.terminal import Terminal
-    from jaxclf.data.check.check import Report
     from jaxclf.data.check.listing import Finding
+    from jaxclf.data.check.report import Report
 
 #: Classes in the table; of more, the largest and the smallest ones are shown.
 MAX_ROWS = 40
@@ -40,8 +40,8 @@ def check(data: DataArgument, /, json: str | None = None, show: int = 5) -> Work
 def _check(data: str, json: str | None, show: int) -> int:
     from jaxclf._files import write_atomic
     from jaxclf.cli.terminal import Terminal
-    from jaxclf.data.check.check import check_listing
     from jaxclf.data.check.listing import list_data
+    from jaxclf.data.check.report import check_listing
 
     if show < 1:
         raise UsageError(f"show={show} must be at least 1")

@@ -1,7 +1,7 @@
 """The pictures that a command line names: files, folders, zips and patterns."""
 
 import glob
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from jaxclf.data.folders import ImageBytes
@@ -26,9 +26,8 @@ def find_pictures(images: Iterable[str]) -> list[Path | ImageBytes]:
     return found
 
 
-def _named(name: str) -> list[Path] | list[Path | ImageBytes]:
-    from jaxclf.data.archives import open_tree
-    from jaxclf.data.folders import is_image_name
+def _named(name: str) -> Sequence[Path | ImageBytes]:
+    from jaxclf.data.folders import is_image_name, open_tree
 
     path = Path(name)
     if path.is_dir() or (path.is_file() and path.suffix.lower() == ".zip"):

@@ -174,7 +174,7 @@ def judge_pictures(
       on_bad: called with the reason where a picture cannot be read.
       on_progress: called with the number of pictures that are done, after each batch.
     """
-    from jaxclf.data.loader import default_num_threads
+    from jaxclf.data.cache import default_num_threads
 
     rows = min(len(pictures), BATCH_SIZE)
     with ThreadPoolExecutor(default_num_threads()) as pool:

@@ -14,7 +14,7 @@ from jaxclf.cli.arguments import RunArgument, Work, positional
 
 if TYPE_CHECKING:
     from jaxclf.cli.terminal import Terminal
-    from jaxclf.data.check.check import Report
+    from jaxclf.data.check.report import Report
 
 #: A run's report checks its photos by itself up to so many: about 3 ms each and core, for photos of 500 pixels.
 MAX_CHECKED = 5000
@@ -95,8 +95,8 @@ def check_for_report(
 ) -> "Report | None":
     """Checks the photos and keeps what was found in the RUN, for later reports; None for more than `limit` photos."""
     from jaxclf._files import write_atomic
-    from jaxclf.data.check.check import check_listing
     from jaxclf.data.check.listing import list_data
+    from jaxclf.data.check.report import check_listing
     from jaxclf.report.from_run import CHECK
 
     listing = list_data(data)

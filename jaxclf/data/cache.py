@@ -30,6 +30,12 @@ class BadImage(NamedTuple):
     reason: str
 
 
+def default_num_threads() -> int:
+    """Decoder threads: one per core this process may use, at most 16."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(max(cores, 1), 16)
+
+
 def physical_memory() -> int:
     """Bytes of memory in this machine; 4 GiB where the system does not say."""
     try:
@@ -138,7 +144,7 @@ class DiskCache(Prepared):
 
     Args:
       source, transform, side: as for `Prepared`.
-      key: what the pixels depend on, see `jaxclf.data.fingerprints`. A file with another key is never used.
+      key: what the pixels depend on, see `jaxclf.data.manifest`. A file with another key is never used.
       folder: where the file is kept; default: `pictures_dir()`.
     """
 

@@ -1,5 +1,6 @@
 """From a file to uint8 RGB pixels: every Pillow mode, EXIF orientation, one resize. Only here images are opened."""
 
+import contextlib
 import io
 import os
 from pathlib import Path
@@ -9,7 +10,6 @@ from PIL import Image, ImageCms, ImageOps
 
 from jaxclf.config import Preprocess
 from jaxclf.data.folders import ImageBytes
-from jaxclf.data.jpeg import is_cut_short
 
 #: What can be classified: a file, an encoded file, a PIL image, or uint8 pixels [h, w, 3] or [h, w].
 Picture = str | os.PathLike[str] | ImageBytes | Image.Image | np.ndarray
@@ -22,6 +22,11 @@ RESAMPLING = {
 }
 #: Training pictures are kept this much larger than the network's input, so that rotation and zoom have pixels to use.
 PRESIZE_RATIO = 1.15
+#: What a block without data decodes to.
+GREY = 128
+#: Rows that a whole file may leave undecoded when its end marker is cut off: three rows of 16 x 16 units.
+SLACK = 48
+_START_OF_SCAN, _END_OF_IMAGE, _RESTARTS = 0xDA, 0xD9, range(0xD0, 0xD8)
 _JPEG = ("JPEG", "MPO")  # MPO: several JPEG pictures in one file, as phones write them; the first is the photo
 
 
@@ -69,6 +74,61 @@ def _unreadable(name: str, error: Exception) -> ValueError:
         f"image {name} cannot be read: {type(error).__name__}: {error}; it is damaged or not a picture: restore or "
         "remove it"
     )
+
+
+def grey_rows(image: Image.Image) -> int:
+    """How many rows at the bottom are exactly mid-grey from side to side; 0 for nearly every photo."""
+    corner = image.getpixel((image.width - 1, image.height - 1))
+    if any(value != GREY for value in (corner if isinstance(corner, tuple) else (corner,))):
+        return 0
+    flat = (np.asarray(image).reshape(image.height, -1) == GREY).all(1)
+    return int(np.argmin(flat[::-1])) if not flat.all() else image.height
+
+
+def is_cut_short(data: bytes, image: Image.Image) -> bool:
+    """Whether a decoded JPEG's grey bottom is missing data and not part of the picture.
+
+    libjpeg draws what it has no data for as mid-grey and only warns, and Pillow does not pass the warning on: a flipped
+    byte that makes an end marker, or a height in the header larger than what was stored, would go unseen. A grey
+    bottom is therefore looked at twice: the file is decoded again without its end marker, and rows that were really
+    stored come out all the same. Progressive files cannot be tried like that; they count as cut short if more than
+    half of the picture is such grey.
+
+    Args:
+      data: the whole file.
+      image: what it decoded to, at any scale.
+    """
+    rows = grey_rows(image)
+    if rows == 0:
+        return False
+    if image.info.get("progressive") or image.info.get("progression"):
+        return rows > image.height / 2
+    end = _scan_end(data)
+    whole = Image.open(io.BytesIO(data[:end]))
+    tail = round(rows * whole.height / image.height)
+    if tail <= SLACK + 32:
+        return False
+    with contextlib.suppress(OSError):  # always: the end marker is missing
+        whole.load()
+    first_grey = whole.height - tail
+    probe = whole.im.getpixel((0, first_grey + (tail - SLACK) // 2 + 16))
+    return not any(probe if isinstance(probe, tuple) else (probe,))
+
+
+def _scan_end(data: bytes) -> int:
+    """Offset of the marker that ends the first scan's compressed data; the end of the file if there is none."""
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
+        position += 2 + length
+        if marker == _START_OF_SCAN:
+            break
+    while (position := data.find(b"\xff", position)) >= 0 and position + 1 < len(data):
+        if data[position + 1] != 0 and data[position + 1] not in _RESTARTS and data[position + 1] != 0xFF:
+            return position
+        position += 1 if data[position + 1] == 0xFF else 2
+    return len(data)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -203,3 +263,26 @@ def presize(image_size: int) -> int:
     258
     """
     return round(image_size * PRESIZE_RATIO)
+
+
+def jpeg_thumbnail(pixels: np.ndarray, *, side: int = 160, quality: int = 80) -> bytes:
+    """A JPEG file of uint8 [h, w, 3] pixels, made smaller where its longer side exceeds `side`.
+
+    Args:
+      pixels: the picture.
+      side: the longest side in pixels, >= 1.
+      quality: of the JPEG, 1 to 95.
+
+    Raises:
+      ValueError: for other pixels, or settings out of range.
+    """
+    pixels = np.asarray(pixels)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise ValueError(f"pixels must be uint8 [h, w, 3]; found {pixels.dtype} {list(pixels.shape)}")
+    if side < 1 or not 1 <= quality <= 95:
+        raise ValueError(f"side={side} must be at least 1 and quality={quality} in 1 .. 95")
+    image = Image.fromarray(pixels)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality, optimize=True)
+    return buffer.getvalue()

@@ -12,9 +12,17 @@ import numpy as np
 
 from jaxclf._progress import OnProgress
 from jaxclf.config import Preprocess
-from jaxclf.data.cache import BadImage, DiskCache, OnBadImage, Prepared, RamCache, fits_in_memory
+from jaxclf.data.cache import (
+    BadImage,
+    DiskCache,
+    OnBadImage,
+    Prepared,
+    RamCache,
+    default_num_threads,
+    fits_in_memory,
+)
 from jaxclf.data.decode import PRESIZE_RATIO, evaluation_pixels, presize, presized_pixels
-from jaxclf.data.fingerprints import dataset_key, record_fingerprints
+from jaxclf.data.manifest import dataset_key, record_fingerprints
 from jaxclf.data.order import PADDING, balanced_order, batch_order, epoch_order, num_batches
 from jaxclf.data.sources import DataSource, Example
 
@@ -43,12 +51,6 @@ class Batch(NamedTuple):
     labels: Array
     mask: Array
     index: Array  # type: ignore[assignment]  # the field hides tuple.index, which nobody needs here
-
-
-def default_num_threads() -> int:
-    """Decoder threads: one per core this process may use, at most 16."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(max(cores, 1), 16)
 
 
 class LoaderState(NamedTuple):

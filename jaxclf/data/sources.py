@@ -8,9 +8,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from jaxclf.data.archives import open_tree
-from jaxclf.data.folders import IMAGE_SUFFIXES, ImageBytes, Tree
-from jaxclf.data.folders import image_files as image_files
+from jaxclf.data.folders import IMAGE_SUFFIXES, ImageBytes, Tree, open_tree
 
 #: Label of an example whose class is not known.
 UNKNOWN_LABEL = -1
@@ -229,7 +227,7 @@ def fingerprint(source: DataSource) -> str:
     """sha256 over the classes and over every example's name and label, in order: "is this the same list?".
 
     Contents and places do not count, so a copied data set keeps its fingerprint, and a zip has that of its folder.
-    For what a cache must know of the contents, see `jaxclf.data.fingerprints`.
+    For what a cache must know of the contents, see `jaxclf.data.manifest`.
     """
     digest = hashlib.sha256("\0".join(source.classes).encode())
     if source.multi_label:

@@ -7,15 +7,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from jaxclf.data.archives import open_tree
-from jaxclf.data.folders import Tree
+from jaxclf.data.folders import PART_FOLDERS, Tree, open_tree, part_folder
 from jaxclf.data.order import k_folds, stratified_split
 from jaxclf.data.sources import UNKNOWN_LABEL, DataSource, ImageFiles, ImageFolder, Subset
 from jaxclf.data.tables import CsvTable, read_table
 
-TRAIN_NAMES = ("train", "training")
-VALID_NAMES = ("valid", "val", "validation")
-TEST_NAMES = ("test",)
 #: What names a TensorFlow data set: `tfds:cats_vs_dogs`.
 TFDS_PREFIX = "tfds:"
 
@@ -139,10 +135,7 @@ def open_all_parts(data: str | os.PathLike[str], *, classes: Sequence[str] | Non
 
 def _open_tree(root: Tree, classes: Sequence[str] | None) -> Parts:
     folders = root.folders()
-    train_name, valid_name, test_name = (
-        next((name for name in folders if name.lower() in names), None)
-        for names in (TRAIN_NAMES, VALID_NAMES, TEST_NAMES)
-    )
+    train_name, valid_name, test_name = (part_folder(folders, part) for part in PART_FOLDERS)
     if train_name is None and valid_name is not None and not _looks_like_class(root.child(valid_name)):
         raise ValueError(f"{root} holds {valid_name}/ but no train/; add {root}/train with one folder per class")
     if train_name is None or _looks_like_class(root.child(train_name)):

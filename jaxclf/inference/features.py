@@ -27,8 +27,8 @@ from jaxclf.data.array_file import ArrayOnDisk, ArrayWriter, open_array
 from jaxclf.data.cache import MEMORY_SHARE, physical_memory
 from jaxclf.data.decode import PRESIZE_RATIO
 from jaxclf.data.devices import check_divisible, fetch, replicate
-from jaxclf.data.fingerprints import dataset_key, record_fingerprints
 from jaxclf.data.loader import Batch, Loader
+from jaxclf.data.manifest import dataset_key, record_fingerprints
 from jaxclf.inference.predict import to_device
 from jaxclf.models.classifier import Classifier
 from jaxclf.models.trees import leaf_paths, partition

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxclf.config import Recipe
-from jaxclf.data.check.check import Report
+from jaxclf.data.check.report import Report
 from jaxclf.metrics import Predictions
 from jaxclf.training.lr_curve import LRCurve
 

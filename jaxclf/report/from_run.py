@@ -11,8 +11,8 @@ import numpy as np
 from jaxclf._files import write_atomic
 from jaxclf._progress import OnProgress
 from jaxclf.config import Recipe, from_json
-from jaxclf.data.check.check import Report
 from jaxclf.data.check.listing import Finding
+from jaxclf.data.check.report import Report
 from jaxclf.data.sources import DataSource
 from jaxclf.data.splits import open_data
 from jaxclf.inference.gradcam import grad_cam

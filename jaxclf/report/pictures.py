@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxclf._words import number, percent
-from jaxclf.data.thumbnails import jpeg_thumbnail
+from jaxclf.data.decode import jpeg_thumbnail
 from jaxclf.metrics import Examples, most_uncertain, top_losses
 from jaxclf.report.content import NUM_PICTURES, ReportContent
 

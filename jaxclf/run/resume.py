@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxclf._files import write_atomic, write_npz
 from jaxclf.config import Recipe, from_dict
-from jaxclf.data.roster import Roster, roster_differences
+from jaxclf.data.manifest import Roster, roster_differences
 from jaxclf.run.checkpoint_file import find_checkpoints, load_part, restore_checkpoint
 from jaxclf.run.checkpoints import Keeper, remove_checkpoint, to_predictions
 from jaxclf.run.course import Course

@@ -16,7 +16,7 @@ from jaxclf import __version__
 from jaxclf._jax import enable_determinism
 from jaxclf.config import Phase, Recipe
 from jaxclf.data.devices import check_divisible, data_mesh
-from jaxclf.data.roster import make_roster
+from jaxclf.data.manifest import make_roster
 from jaxclf.data.sources import fingerprint
 from jaxclf.inference.features import variables_digest
 from jaxclf.inference.predict import PredictStep, make_predict_step, predict

@@ -11,7 +11,7 @@ from jaxclf import report as report_module
 from jaxclf.cli import report
 from jaxclf.cli.terminal import Terminal, better_step, describe_phase, is_eight_steps
 from jaxclf.config import Phase, Settings
-from jaxclf.data.check.check import check_data
+from jaxclf.data.check.report import check_data
 from jaxclf.data.demo.folder import write_drawings
 from jaxclf.run.evaluate import evaluate_run
 from jaxclf.run.load import load_run

@@ -11,10 +11,9 @@ import pytest
 from PIL import Image
 
 from jaxclf.cli import main
-from jaxclf.data.check.check import check_data, check_listing, find_class_errors, find_imbalance
-from jaxclf.data.check.duplicates import near_groups
-from jaxclf.data.check.inspect import inspect_image
 from jaxclf.data.check.listing import Listing, Record, list_sources
+from jaxclf.data.check.pictures import inspect_image, near_groups
+from jaxclf.data.check.report import check_data, check_listing, find_class_errors, find_imbalance
 from jaxclf.data.sources import ArrayDataset, Subset
 
 

@@ -11,6 +11,8 @@ from jaxclf.config import Preprocess
 from jaxclf.data.decode import (
     crop_center,
     evaluation_pixels,
+    grey_rows,
+    is_cut_short,
     pixels,
     presize,
     presized_pixels,
@@ -18,7 +20,6 @@ from jaxclf.data.decode import (
     resize_shorter_side,
     to_rgb,
 )
-from jaxclf.data.jpeg import grey_rows, is_cut_short
 
 # Left dark red, right light green: modes and orientations show.
 PICTURE = np.zeros((20, 30, 3), np.uint8)

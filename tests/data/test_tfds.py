@@ -18,8 +18,8 @@ from PIL import Image
 
 import jaxclf
 from jaxclf.data.decode import pixels
-from jaxclf.data.fingerprints import record_fingerprints
 from jaxclf.data.loader import Loader
+from jaxclf.data.manifest import record_fingerprints
 from jaxclf.data.sources import fingerprint
 from jaxclf.data.splits import open_data, open_parts
 from jaxclf.data.tfds import TfdsSource, find_prepared, split_names

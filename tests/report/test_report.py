@@ -16,10 +16,10 @@ from PIL import Image
 
 from jaxclf._files import write_npz
 from jaxclf.config import Phase, Recipe, Settings, frozen_prefix, to_json
-from jaxclf.data.check.check import Report
 from jaxclf.data.check.listing import Finding
+from jaxclf.data.check.report import Report
+from jaxclf.data.decode import jpeg_thumbnail
 from jaxclf.data.demo.drawing import draw_face
-from jaxclf.data.thumbnails import jpeg_thumbnail
 from jaxclf.metrics import Predictions, summarize
 from jaxclf.plots.steps import plot_steps
 from jaxclf.plots.svg import inline_svg

@@ -3,15 +3,15 @@
 import functools
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxclf.data.folders import Directory, is_image_name
+from jaxclf.data.folders import PART_FOLDERS, Directory, is_image_name, part_folder
 from jaxclf.data.sources import DataSource
-from jaxclf.data.splits import TEST_NAMES, TFDS_PREFIX, TRAIN_NAMES, VALID_NAMES, open_all_parts
+from jaxclf.data.splits import TFDS_PREFIX, open_all_parts
 
 #: Name of the only split of data that has none: a validation part is drawn from it later.
 WHOLE = "all"
@@ -21,7 +21,7 @@ class Finding(NamedTuple):
     """One thing that is wrong with the data.
 
     Attributes:
-      kind: what sort of thing, a fixed term ("unreadable", "leak", ..); see `jaxclf.data.check.check`.
+      kind: what sort of thing, a fixed term ("unreadable", "leak", ..); see `jaxclf.data.check.report`.
       message: a sentence for people.
       paths: the files or folders concerned, all of them.
     """
@@ -141,12 +141,11 @@ def _label_names(source: DataSource, index: int) -> tuple[str, ...]:
     return tuple(source.classes[int(number)] for number in np.flatnonzero(label > 0.5))
 
 
-def _split_folders(root: Path, folders: Sequence[str]) -> dict[str, str]:
+def _split_folders(root: Path, folders: list[str]) -> dict[str, str]:
     """Split -> name of its folder; nothing where the folders are classes, one of which may be called "train"."""
-    names = {"train": TRAIN_NAMES, "valid": VALID_NAMES, "test": TEST_NAMES}
     splits: dict[str, str] = {}
-    for split, known in names.items():
-        name = next((name for name in folders if name.lower() in known), None)
+    for split in PART_FOLDERS:
+        name = part_folder(folders, split)
         if name is not None and (split == "test" or not _holds_files_only(root / name)):
             splits[split] = name
     return splits if "train" in splits or "valid" in splits else {}

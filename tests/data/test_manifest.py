@@ -8,7 +8,7 @@ from conftest import write_class_folders
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxclf.data.fingerprints import dataset_key, record_fingerprints
+from jaxclf.data.manifest import dataset_key, record_fingerprints
 from jaxclf.data.sources import ArrayDataset, EncodedImage, ImageFiles, ImageFolder, Subset
 
 

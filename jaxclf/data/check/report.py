@@ -16,10 +16,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from jaxclf.data.check.duplicates import near_groups
-from jaxclf.data.check.inspect import Facts, inspect_image
+from jaxclf.data.cache import default_num_threads
 from jaxclf.data.check.listing import WHOLE, Finding, Listing, Record, list_data
-from jaxclf.data.loader import default_num_threads
+from jaxclf.data.check.pictures import Facts, inspect_image, near_groups
 
 #: Shorter sides below this many pixels are reported.
 TINY = 32
@@ -41,7 +40,7 @@ class Report:
       counts: split -> class -> number of pictures.
       sizes: size histogram of the readable ones, by the shorter side in pixels, lower ends included: "32-63" -> number.
       modes: Pillow mode -> number of readable pictures.
-      errors, warnings: the findings; see `jaxclf.data.check.check` for their kinds.
+      errors, warnings: the findings; see `jaxclf.data.check.report` for their kinds.
     """
 
     data: str

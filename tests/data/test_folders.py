@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from conftest import write_class_folders
 
-from jaxclf.data import archives
-from jaxclf.data.archives import open_tree, open_zip
+from jaxclf.data import folders
 from jaxclf.data.decode import pixels
+from jaxclf.data.folders import open_tree, open_zip
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ImageFolder, fingerprint
 from jaxclf.data.splits import open_data
@@ -133,7 +133,7 @@ def test_bad_zips_are_named(data, tmp_path, monkeypatch):
         struct.pack_into(form, changed, where + offset, value)
         bad.write_bytes(changed)
         refused(bad, match)
-    monkeypatch.setattr(archives, "MAX_MEMBER_BYTES", 10)
+    monkeypatch.setattr(folders, "MAX_MEMBER_BYTES", 10)
     bad.write_bytes(whole)
     refused(bad, "claims to be")
 
