@@ -92,7 +92,7 @@ def cutmix(
     place = jax.random.uniform(place_key, (num, 2))
     rows, columns = _span(side, place[:, 0], height), _span(side, place[:, 1], width)
     replaced = rows[:, :, None] & columns[:, None, :] & real[:, None, None]  # [b, h, w]
-    share = 1.0 - replaced.mean((1, 2), dtype=jnp.float32)
+    share = jnp.maximum(1.0 - replaced.mean((1, 2), dtype=jnp.float32), 0.0)  # the mean of ones may round above 1
     return jnp.where(replaced[..., None], images[partner], images), _weigh(targets, targets[partner], share)
 
 
