@@ -27,7 +27,7 @@ from safetensors.numpy import save_file
 
 from jaxclf.models import create_classifier, init_variables
 from jaxclf.weights.state_dict import to_state_dict
-from jaxclf.weights.torch_files import LEGACY_MAGIC
+from jaxclf.weights.torch import LEGACY_MAGIC
 
 CHILD = """
 import json, sys, time

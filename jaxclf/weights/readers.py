@@ -18,8 +18,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from jaxclf.weights.torch_files import LEGACY_MAGIC, ZIP_MAGIC, read_legacy, read_zip
-from jaxclf.weights.torch_symbols import TensorRecord
+from jaxclf.weights.torch import LEGACY_MAGIC, ZIP_MAGIC, read_legacy, read_zip
+from jaxclf.weights.torch_pickle import TensorRecord
 
 _DTYPES = {
     "F64": np.dtype(np.float64),

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save, save_file
 
 from jaxclf.weights.readers import read_state_dict
-from jaxclf.weights.torch_files import LEGACY_MAGIC
+from jaxclf.weights.torch import LEGACY_MAGIC
 from jaxclf.weights.torch_pickle import MAX_OPCODES
 
 TORCH_FILES = Path(__file__).parent / "torch_files"
