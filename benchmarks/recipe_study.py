@@ -27,7 +27,7 @@ from jaxclf.run.checkpoint_file import load_variables
 def step_predictions(run_folder: Path, data: str) -> dict[str, Predictions]:
     """What the end of each phase, and test-time augmentation, say of the validation pictures."""
     run = load_run(run_folder)
-    recipe = run.recipe
+    recipe = run.recipe.settings
     source = open_data(data, valid_fraction=recipe.valid_fraction, seed=recipe.seed, classes=run.classes).valid
     loader = Loader(
         source,

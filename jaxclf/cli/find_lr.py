@@ -126,7 +126,7 @@ def _start(data: str, settings: Settings, run_folder: str | None, terminal: Any)
         model, variables = spec.create(), prepared.initial_variables(settings.seed)
     else:
         run = load_run(run_folder)
-        settings, spec, model, variables = run.recipe, run.spec, run.model, run.variables
+        settings, spec, model, variables = run.recipe.settings, run.spec, run.model, run.variables
         splits = open_data(data, valid_fraction=settings.valid_fraction, seed=settings.seed, classes=run.classes)
         source = splits.train
         terminal.note(f"{spec.arch} as trained in {run_folder}, on {len(source)} training pictures")

@@ -111,13 +111,13 @@ def _fit(
     begun = read_request(Path(out)) if keeping["resume"] else None
     no_flags = recipe_name == "eight-steps" and settings == Settings() and not any(options.values())
     recipe = begun.recipe if begun is not None and no_flags else _recipe(recipe_name, settings, options)
-    if recipe.deterministic:
+    if recipe.settings.deterministic:
         enable_determinism()
     if processes is not None:
         distributed.initialize(*processes)
     terminal = Terminal()
     if plan:
-        splits = open_data(data, valid_fraction=recipe.valid_fraction, seed=recipe.seed)
+        splits = open_data(data, valid_fraction=recipe.settings.valid_fraction, seed=recipe.settings.seed)
         num_classes = len(splits.train.classes)
         costs = phase_costs(recipe, len(splits.train), num_classes, num_valid=len(splits.valid))
         terminal.show_plan(recipe, costs)

@@ -115,12 +115,14 @@ class Terminal(Observer):
     def show_plan(self, recipe: Recipe, costs: Sequence[PhaseCost] | None = None) -> None:
         """Prints the phases of a recipe, and what each is estimated to cost where `costs` says it."""
         columns = ("phase", "frozen", "from", "rates", "epochs", "augmentation", *(["cost"] if costs else []))
-        title = f"{recipe.arch}, {recipe.image_size} px"
+        title = f"{recipe.settings.arch}, {recipe.settings.image_size} px"
         rows = [
             (
                 phase.name,
                 describe_frozen(phase),
-                f"activations at {phase.cut}" if phase.cut else f"pictures, {phase.image_size or recipe.image_size} px",
+                f"activations at {phase.cut}"
+                if phase.cut
+                else f"pictures, {phase.image_size or recipe.settings.image_size} px",
                 describe_rates(phase),
                 describe_cycles(phase),
                 phase.augment,
@@ -143,7 +145,7 @@ class Terminal(Observer):
             whole = PhaseCost("", sum(cost.flops for cost in costs), sum(cost.full_epochs for cost in costs))
             self.note(
                 f"cost: at most {describe_cost(whole)} together, in epochs of training the whole network at "
-                f"{recipe.image_size} px; an estimate from FLOPs, without decoding and augmentation"
+                f"{recipe.settings.image_size} px; an estimate from FLOPs, without decoding and augmentation"
             )
 
     def show_summary(self, summary: dict[str, Any]) -> None:

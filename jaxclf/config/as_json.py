@@ -6,7 +6,8 @@ import types
 import typing
 from typing import Any, Literal
 
-FORMAT_VERSION = 1
+#: Version 1 (jaxclf 0.1.0) is read too.
+FORMAT_VERSION = 2
 
 
 def _require(condition: bool, message: str) -> None:
@@ -31,7 +32,9 @@ def from_json(cls: type, text: str) -> Any:
         raise ValueError(f"not valid JSON: {error}") from error
     _require(isinstance(data, dict), f"expected a JSON object, found {type(data).__name__}")
     version = data.pop("format_version", FORMAT_VERSION)
-    _require(version == FORMAT_VERSION, f"format_version {version} is not known; this jaxclf reads {FORMAT_VERSION}")
+    _require(version in (1, 2), f"format_version {version} is not known; this jaxclf reads 1 and {FORMAT_VERSION}")
+    if version == 1 and hasattr(cls, "from_version_1"):
+        data = cls.from_version_1(data)
     return from_dict(cls, data)
 
 

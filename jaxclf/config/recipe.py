@@ -3,7 +3,7 @@
 import math
 import typing
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from jaxclf.config.names import CUTS, CutName, check_frozen, cycle_boundaries
 
@@ -237,13 +237,20 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Recipe(Settings):
+class Recipe:
     """A whole run: the settings and the phases in their order. `to_json` and `from_json` carry it to disk and back.
 
     >>> from jaxclf.config import from_json, to_json
-    >>> recipe = Recipe(arch="resnet18", phases=(Phase("head", lrs=(0.01,)),))
+    >>> recipe = Recipe(Settings(arch="resnet18"), (Phase("head", lrs=(0.01,)),))
     >>> from_json(Recipe, to_json(recipe)) == recipe
     True
     """
 
+    settings: Settings = Settings()
     phases: tuple[Phase, ...] = ()
+
+    @staticmethod
+    def from_version_1(data: dict[str, Any]) -> dict[str, Any]:
+        """The JSON of a run of jaxclf 0.1.0, which has the settings beside the phases, in today's form."""
+        settings = {name: value for name, value in data.items() if name != "phases"}
+        return {"settings": settings, "phases": data.get("phases", [])}

@@ -68,12 +68,12 @@ class ReportContent(NamedTuple):
     @property
     def multi_label(self) -> bool:
         """Whether a picture can have several labels: the recipe's loss says so."""
-        return self.recipe is not None and self.recipe.multi_label
+        return self.recipe is not None and self.recipe.settings.multi_label
 
     @property
     def threshold(self) -> float:
         """From which probability on a label counts as given, where there can be several."""
-        return 0.5 if self.recipe is None else self.recipe.threshold
+        return 0.5 if self.recipe is None else self.recipe.settings.threshold
 
     @property
     def judged(self) -> Predictions | None:

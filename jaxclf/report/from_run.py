@@ -94,7 +94,7 @@ def collect(
     run = load_run(folder)
     if isinstance(data, str | os.PathLike):
         data = open_data(
-            data, valid_fraction=run.recipe.valid_fraction, seed=run.recipe.seed, classes=run.classes
+            data, valid_fraction=run.recipe.settings.valid_fraction, seed=run.recipe.settings.seed, classes=run.classes
         ).valid
     advance = on_progress or (lambda done, total: None)
     content = content._replace(pictures=_pictures(run, data, content, advance))

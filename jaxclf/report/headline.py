@@ -136,7 +136,7 @@ def work(content: ReportContent) -> list[str]:
     summary, recipe = content.summary, content.recipe
     lines = []
     if recipe is not None:
-        lines.append(f"{recipe.arch} at {recipe.image_size} pixels, {_weights(summary, recipe)}")
+        lines.append(f"{recipe.settings.arch} at {recipe.settings.image_size} pixels, {_weights(summary, recipe)}")
     if summary.get("num_train"):
         text = f"{count(int(summary['num_train']), 'training picture')}"
         lines.append(f"{text} of {count(len(content.classes), 'class', 'classes')}" if content.classes else text)
@@ -151,5 +151,5 @@ def work(content: ReportContent) -> list[str]:
 
 
 def _weights(summary: Any, recipe: Any) -> str:
-    origin = str(summary.get("weights") or recipe.weights)
+    origin = str(summary.get("weights") or recipe.settings.weights)
     return "from scratch" if origin.startswith("none") else f"from {origin}"

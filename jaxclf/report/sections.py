@@ -267,8 +267,8 @@ def recipe_section(content: ReportContent) -> dict[str, Any] | None:
     settings = [
         {
             "name": field.name,
-            "value": setting(getattr(recipe, field.name)),
-            "chosen": getattr(recipe, field.name) != field.default,
+            "value": setting(getattr(recipe.settings, field.name)),
+            "chosen": getattr(recipe.settings, field.name) != field.default,
         }
         for field in dataclasses.fields(Settings)
     ]
@@ -296,7 +296,7 @@ def provenance(content: ReportContent) -> list[tuple[str, str]]:
     summary, recipe = content.summary, content.recipe
     parameters = summary.get("num_parameters")
     rows = [
-        ("Seed", None if recipe is None else recipe.seed),
+        ("Seed", None if recipe is None else recipe.settings.seed),
         ("Weights", summary.get("weights")),
         ("Parameters", None if parameters is None else f"{parameters:,}"),
         ("Precision", summary.get("precision")),

@@ -135,7 +135,7 @@ class Keeper:
             "phase_epoch": phase_epoch,
             "epoch": sum(phase.num_epochs for phase in phases[:number]) + phase_epoch,
             "step": int(state.step),
-            "seed": course.recipe.seed,
+            "seed": course.recipe.settings.seed,
         }
         record = course.to_dict() | {"fit": fit, "metrics_size": metrics_size(self.folder), "valid_loss": valid_loss}
         if course.latest is not None:

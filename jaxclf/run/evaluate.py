@@ -30,17 +30,17 @@ def evaluation_source(run: Run, data: str | os.PathLike[str], split: str = "auto
     """
     if split not in ("auto", "train", "valid", "all"):
         raise ValueError(f"split={split!r} must be auto, train, valid or all")
-    recipe = run.recipe
+    settings = run.recipe.settings
     whole, held_back = open_parts(data, classes=run.classes)
     if split == "all" and held_back is not None:
         raise ValueError(f"split='all' is for a folder of class folders; {data} has a validation part of its own")
     trained_on = fingerprint(whole) == run.summary["data"]["fingerprint"]
     if held_back is None and (split == "all" or (split == "auto" and not trained_on)):
         return whole, f"all {len(whole)} pictures"
-    splits = open_data(data, valid_fraction=recipe.valid_fraction, seed=recipe.seed, classes=run.classes)
+    splits = open_data(data, valid_fraction=settings.valid_fraction, seed=settings.seed, classes=run.classes)
     part = splits.train if split == "train" else splits.valid
     kind = "training" if split == "train" else "validation"
-    drawn = f", drawn from the data with seed {recipe.seed}" if held_back is None else ""
+    drawn = f", drawn from the data with seed {settings.seed}" if held_back is None else ""
     return part, f"the {len(part)} {kind} pictures{drawn}"
 
 
@@ -64,10 +64,10 @@ def evaluate_run(
       ValueError: for data that cannot be opened, other classes, or a picture that cannot be read.
     """
     source, sentence = evaluation_source(run, data, split)
-    check_labels(run.recipe, source)
+    check_labels(run.recipe.settings, source)
     loader = Loader(
         source,
-        batch_size=run.recipe.batch_size,
+        batch_size=run.recipe.settings.batch_size,
         image_size=run.spec.preprocess.image_size,
         train=False,
         preprocess=run.spec.preprocess,

@@ -62,10 +62,10 @@ def finish(
         write_predictions(folder, latest, names, spec.classes)
     final, steps = course.steps[-1], list(course.steps)
     tta = None
-    if recipe.tta_views:
+    if recipe.settings.tta_views:
         tta_started = time.perf_counter()
-        observer.note(f"test-time augmentation: the plain picture and {recipe.tta_views} views")
-        with observer.task("test-time augmentation", len(latest.labels) * (recipe.tta_views + 1)) as progress:
+        observer.note(f"test-time augmentation: the plain picture and {recipe.settings.tta_views} views")
+        with observer.task("test-time augmentation", len(latest.labels) * (recipe.settings.tta_views + 1)) as progress:
             tta = score_tta(model, variables, valid, recipe, latest, predict_step, progress, mesh)
         brought = {name: tta[name] for name in ("loss", "accuracy", "loss_difference")}
         steps.append({"name": "test-time augmentation", "seconds": time.perf_counter() - tta_started, **brought})
@@ -75,7 +75,7 @@ def finish(
             test, submission = score_test(model, variables, splits.test, recipe, valid, predict_step, progress, mesh)
         if submission is not None and is_writer():
             write_submission(folder, submission)
-    extra = multi_label_figures(latest, recipe.threshold) if recipe.multi_label else {}
+    extra = multi_label_figures(latest, recipe.settings.threshold) if recipe.settings.multi_label else {}
     keeper.wait()
     summary = {
         "accuracy": final["accuracy"],
@@ -99,7 +99,7 @@ def finish(
             for part, pictures in bad.items()
         },
         "weights": pretrained.config.origin if pretrained is not None else "none (from scratch)",
-        "seed": recipe.seed,
+        "seed": recipe.settings.seed,
         "num_parameters": num_parameters(variables["params"]),
         "precision": spec.precision,
         **machine,

@@ -108,7 +108,7 @@ def run_phase(
       ValueError: see `jaxclf.fit`; for `lr_from="previous"` without a phase before.
     """
     phase = recipe.phases[number]
-    size = phase.image_size or recipe.image_size
+    size = phase.image_size or recipe.settings.image_size
     train: Loader | ActivationLoader = loaders.train[size, phase.augment != "none"]
     valid: Loader | ActivationLoader = loaders.valid[size]
     cached = None
@@ -129,8 +129,8 @@ def run_phase(
         on_phase(phase, rate)
     start = None
     if restore is not None:
-        program = make_phase_program(model, variables, phase, train, recipe, phase_number=number, mesh=mesh)
-        start = restore(jax.eval_shape(lambda: program.create_state(variables, phase, recipe)))
+        program = make_phase_program(model, variables, phase, train, recipe.settings, phase_number=number, mesh=mesh)
+        start = restore(jax.eval_shape(lambda: program.create_state(variables, phase, recipe.settings)))
     if on_training is not None:
         on_training()
     with observer.phase(phase, number, len(recipe.phases)) as on_step:
@@ -140,7 +140,7 @@ def run_phase(
             phase,
             train,
             valid,
-            settings=recipe,
+            settings=recipe.settings,
             phase_number=number,
             first_epoch=sum(earlier.num_epochs for earlier in recipe.phases[:number]),
             predict_step=predict_step,
@@ -175,7 +175,7 @@ def _activations(
             variables,
             train,
             cut=phase.cut,
-            seed=recipe.seed,
+            seed=recipe.settings.seed,
             mesh=mesh,
             on_progress=lambda done, _: progress(done, total),
             **bank,  # type: ignore[arg-type]  # the two fields
@@ -203,9 +203,13 @@ def _activations(
     }
     return (
         ActivationLoader(
-            features, batch_size=recipe.batch_size, train=True, seed=recipe.seed, sampling=recipe.sampling
+            features,
+            batch_size=recipe.settings.batch_size,
+            train=True,
+            seed=recipe.settings.seed,
+            sampling=recipe.settings.sampling,
         ),
-        ActivationLoader(held_back, batch_size=recipe.batch_size, train=False),
+        ActivationLoader(held_back, batch_size=recipe.settings.batch_size, train=False),
         cached,
     )
 
@@ -229,17 +233,19 @@ def _find_rate(
             lrs=phase.lrs,
             frozen=phase.frozen,
             num_steps=steps,
-            settings=recipe,
+            settings=recipe.settings,
             augment=phase.augment,
             mesh=mesh,
             on_step=lambda at: progress(at.step, at.num_steps),
         )
     found = suggestions(curve)
-    rules = (recipe.lr_rule, *(name for name in RULES if name != recipe.lr_rule))
+    rules = (recipe.settings.lr_rule, *(name for name in RULES if name != recipe.settings.lr_rule))
     rule = next((name for name in rules if found[name].lr is not None), None)
-    lr = DEFAULT_LR["scratch" if recipe.weights == "none" else "pretrained"] if rule is None else found[rule].lr
+    lr = (
+        DEFAULT_LR["scratch" if recipe.settings.weights == "none" else "pretrained"] if rule is None else found[rule].lr
+    )
     assert lr is not None
-    why = found[recipe.lr_rule].reason if rule is None else found[rule].reason
+    why = found[recipe.settings.lr_rule].reason if rule is None else found[rule].reason
     suggested = f"no rule applies ({why}); the default" if rule is None else f"rule {rule}"
     observer.note(f"rate for {phase.name!r}: {lr:.2g} by {suggested}, from {len(curve.lrs)} steps")
     return FoundRate(phase.name, lr, rule, curve, found, time.perf_counter() - started)

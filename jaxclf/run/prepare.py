@@ -101,16 +101,16 @@ def make_loaders(splits: Splits, recipe: Recipe, preprocess: Preprocess) -> Load
 
     Of several processes each gets its part of every batch.
     """
-    sizes = {phase.image_size or recipe.image_size for phase in recipe.phases} | {recipe.image_size}
-    kinds = {(phase.image_size or recipe.image_size, phase.augment != "none") for phase in recipe.phases}
-    cache: CacheKind = recipe.cache
+    sizes = {phase.image_size or recipe.settings.image_size for phase in recipe.phases} | {recipe.settings.image_size}
+    kinds = {(phase.image_size or recipe.settings.image_size, phase.augment != "none") for phase in recipe.phases}
+    cache: CacheKind = recipe.settings.cache
     if cache == "auto":
         pixels = sum(len(splits.train) * (presize(size) if presized else size) ** 2 for size, presized in kinds)
         pixels += sum(len(splits.valid) * size**2 for size in sizes)
         cache = "memory" if fits_in_memory(pixels, 1) else "disk"
-    common: dict[str, Any] = {"batch_size": recipe.batch_size, "preprocess": preprocess, "cache": cache}
+    common: dict[str, Any] = {"batch_size": recipe.settings.batch_size, "preprocess": preprocess, "cache": cache}
     common |= {"shard_index": jax.process_index(), "num_shards": jax.process_count()}
-    training: dict[str, Any] = {"train": True, "seed": recipe.seed, "sampling": recipe.sampling}
+    training: dict[str, Any] = {"train": True, "seed": recipe.settings.seed, "sampling": recipe.settings.sampling}
     train = {
         (size, presized): Loader(splits.train, image_size=size, presized=presized, **training, **common)
         for size, presized in sorted(kinds)

@@ -43,7 +43,7 @@ def eight_steps(
         Phase("head, augmented", frozen=BODY, num_cycles=3, **again),
         Phase("all layers", keep_best=True, patience=PATIENCE, **_cycles(epochs, 3), **rates),
     )
-    return Recipe(**dataclasses.asdict(settings), phases=phases)
+    return Recipe(settings, phases)
 
 
 def fine_tune(
@@ -63,7 +63,7 @@ def fine_tune(
         Phase("head", lrs=head, frozen=BODY, schedule="one_cycle", pct_start=0.99),
         Phase("all layers", all_layers, cycle_epochs=_length(epochs, 3), schedule="one_cycle", pct_start=0.3, div=5.0),
     )
-    return Recipe(**dataclasses.asdict(settings), phases=phases)
+    return Recipe(settings, phases)
 
 
 def head_only(
@@ -78,7 +78,7 @@ def head_only(
     phase = Phase(
         "head, precomputed", frozen=BODY, augment="none", cut="pooled", num_cycles=_length(epochs, 2), **rates
     )
-    return Recipe(**dataclasses.asdict(settings), phases=(phase,))
+    return Recipe(settings, (phase,))
 
 
 def progressive(
@@ -110,7 +110,7 @@ def progressive(
             Phase(f"all layers at {size}", cycle_epochs=_length(epochs, 2), image_size=size, keep_best=True, **rates)
         )
     # What is evaluated and predicted afterwards is the last size.
-    return Recipe(**dataclasses.asdict(dataclasses.replace(settings, image_size=sizes[-1])), phases=tuple(phases))
+    return Recipe(dataclasses.replace(settings, image_size=sizes[-1]), tuple(phases))
 
 
 def two_phase(
@@ -129,13 +129,10 @@ def two_phase(
     rate = _positive(DEFAULT_LR["scratch" if scratch else "pretrained"] if lr is None else lr)
     if scratch:
         # Nothing is pretrained, so there is nothing to freeze and no layer that deserves a lower rate.
-        return Recipe(
-            **dataclasses.asdict(settings),
-            phases=(Phase("from scratch", lrs=(rate,) * 3, **_cycles(epochs, 4)),),
-        )
+        return Recipe(settings, (Phase("from scratch", lrs=(rate,) * 3, **_cycles(epochs, 4)),))
     lrs = tuple(rate * factor for factor in (UNLIKE_IMAGENET if unlike_imagenet else LIKE_IMAGENET))
     head = Phase("head", lrs=lrs, frozen=BODY, num_cycles=2)
-    return Recipe(**dataclasses.asdict(settings), phases=(head, Phase("all layers", lrs=lrs, **_cycles(epochs, 3))))
+    return Recipe(settings, (head, Phase("all layers", lrs=lrs, **_cycles(epochs, 3))))
 
 
 def _rates(ratios: tuple[float, ...], lr: float | None) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from jaxclf.training.snapshot import Best, Snapshot
 from jaxclf.training.state import TrainState
 
 #: Of request.json.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class Request(NamedTuple):
@@ -73,17 +73,23 @@ def read_request(out: Path) -> Request | None:
         return None
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        if record.pop("format_version") != FORMAT_VERSION:
-            raise ValueError(f"its format is not {FORMAT_VERSION}, the one this jaxclf reads")
-        recipe = from_dict(Recipe, record["recipe"], "recipe.")
-        return Request(**{**record, "recipe": recipe, "classes": tuple(record["classes"])})
-    except (ValueError, KeyError, TypeError) as error:
+        version = record.pop("format_version")
+        if version == FORMAT_VERSION:
+            recipe = from_dict(Recipe, record["recipe"], "recipe.")
+            return Request(**{**record, "recipe": recipe, "classes": tuple(record["classes"])})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged: {error}; replace the run with --overwrite") from error
+    raise ValueError(
+        f"the run in {out} was begun by another version of jaxclf (format {version}, this one goes on with format "
+        f"{FORMAT_VERSION}); finish it with that version, or start anew with --overwrite"
+    )
 
 
 def recipe_differences(before: Recipe, after: Recipe) -> list[str]:
     """What two recipes disagree on, a line per setting: `name: was X, now Y`."""
-    old, new = (_flat(dataclasses.asdict(recipe)) for recipe in (before, after))
+    old, new = (
+        _flat({**vars(recipe.settings), "phases": dataclasses.asdict(recipe)["phases"]}) for recipe in (before, after)
+    )
     return [
         f"{name}: was {old.get(name, 'not there')!r}, now {new.get(name, 'not there')!r}"
         for name in {**old, **new}

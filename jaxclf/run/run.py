@@ -93,10 +93,10 @@ def run_recipe(
         raise ValueError("the recipe has no phases: there is nothing to run")
     if not checkpoint_every >= 0:
         raise ValueError(f"checkpoint_every={checkpoint_every} minutes must not be negative")
-    if recipe.deterministic:
+    if recipe.settings.deterministic:
         enable_determinism()
     mesh = data_mesh(num_devices)
-    check_divisible(recipe.batch_size, mesh)
+    check_divisible(recipe.settings.batch_size, mesh)
     folder = check_out(out, overwrite=overwrite or resume)
     begun = read_request(folder) if resume else None
     if begun is not None:
@@ -106,7 +106,7 @@ def run_recipe(
         finished: dict[str, Any] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
         return finished
     check_outside(data, folder)
-    prepared = prepare(data, recipe, observer)
+    prepared = prepare(data, recipe.settings, observer)
     splits, spec, _ = prepared
     pictures = sum(len(part) for part in (splits.train, splits.valid, splits.test) if part is not None)
     with observer.task("reading", pictures) as progress:
@@ -117,7 +117,7 @@ def run_recipe(
             observer.note(line)
     loaders = make_loaders(splits, recipe, spec.preprocess)
     with observer.task("decoding", sum(len(loader.dataset) for loader in loaders.all())) as progress:
-        loaders, bad = decode(loaders, recipe, progress)
+        loaders, bad = decode(loaders, recipe.settings, progress)
 
     metadata = {
         "classifier": spec.to_metadata(),
@@ -135,7 +135,7 @@ def run_recipe(
         point = resume_point(folder, recipe, keeper, observer.note)
         observer.note(f"resuming the run in {folder}: {_describe(point)}")
     model = spec.create()
-    variables = prepared.initial_variables(recipe.seed) if point.path is None else load_variables(point.path)
+    variables = prepared.initial_variables(recipe.settings.seed) if point.path is None else load_variables(point.path)
     predict_step = make_predict_step(model, preprocess=spec.preprocess)
     work = _Work(folder, model, loaders, predict_step, keeper, observer, stop, mesh if mesh.size > 1 else None)
     course = point.course
@@ -144,9 +144,9 @@ def run_recipe(
             variables = _run_phase(work, variables, course, point)
             point = point._replace(fit=None)
         return finish(
-            folder, data, course, variables, model=model, prepared=prepared, valid=loaders.valid[recipe.image_size],
-            bad=bad, predict_step=predict_step, keeper=keeper, observer=observer, mesh=work.mesh,
-            machine={"hardware": hardware(), "versions": versions()},
+            folder, data, course, variables, model=model, prepared=prepared,
+            valid=loaders.valid[recipe.settings.image_size], bad=bad, predict_step=predict_step, keeper=keeper,
+            observer=observer, mesh=work.mesh, machine={"hardware": hardware(), "versions": versions()},
         )  # fmt: skip
 
 
@@ -218,12 +218,15 @@ def _judge(work: _Work, variables: Tree, course: Course, done: PhaseResult) -> N
     """What the phase has brought goes into the course, and the phase is over."""
     recipe, fit = course.recipe, done.fit
     predictions = fit.predictions
-    if done.phase.cut is not None or (done.phase.image_size or recipe.image_size) != recipe.image_size:
+    if (
+        done.phase.cut is not None
+        or (done.phase.image_size or recipe.settings.image_size) != recipe.settings.image_size
+    ):
         # Every phase is judged on the same: whole pictures, at the size that is used afterwards.
-        valid = work.loaders.valid[recipe.image_size]
+        valid = work.loaders.valid[recipe.settings.image_size]
         predictions = predict(work.model, variables, valid, predict_step=work.predict_step, mesh=work.mesh)
     assert predictions is not None  # there is a validation loader
-    scores = summarize(predictions, multi_label=recipe.multi_label, threshold=recipe.threshold)
+    scores = summarize(predictions, multi_label=recipe.settings.multi_label, threshold=recipe.settings.threshold)
     step = {
         "name": done.phase.name,
         "seconds": course.total_phase_seconds(),
@@ -264,7 +267,7 @@ def _explained(keeper: Keeper, data: str | os.PathLike[str], folder: Path, recip
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise ValueError(
-            f"out of memory with batch_size={recipe.batch_size} at image_size={recipe.image_size}: "
+            f"out of memory with batch_size={recipe.settings.batch_size} at image_size={recipe.settings.image_size}: "
             f"{str(error).splitlines()[0] if str(error) else 'the host has no more'}. Take a smaller --batch-size, or "
             f"--accumulate 2, which runs each batch in two parts. {keeper.last_good()}"
         ) from error

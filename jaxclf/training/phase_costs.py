@@ -53,20 +53,22 @@ def phase_costs(recipe: Recipe, num_train: int, num_classes: int, *, num_valid: 
     ):
         if value < least:
             raise ValueError(f"{name}={value} must be at least {least}")
-    model = create_classifier(recipe.arch, num_classes, head=recipe.head)  # in any precision the FLOPs are the same
-    steps = num_batches(num_train, recipe.batch_size, train=True)
-    one_step = functools.cache(functools.partial(step_flops, model, batch_size=recipe.batch_size))
+    model = create_classifier(
+        recipe.settings.arch, num_classes, head=recipe.settings.head
+    )  # in any precision the FLOPs are the same
+    steps = num_batches(num_train, recipe.settings.batch_size, train=True)
+    one_step = functools.cache(functools.partial(step_flops, model, batch_size=recipe.settings.batch_size))
     picture = functools.cache(functools.partial(forward_flops, model))
-    unit = steps * one_step(image_size=recipe.image_size)
+    unit = steps * one_step(image_size=recipe.settings.image_size)
     costs = []
     for phase in recipe.phases:
-        size = phase.image_size or recipe.image_size
+        size = phase.image_size or recipe.settings.image_size
         num_steps = phase.num_epochs * steps + (finder_steps(phase, steps) if phase.lr_from == "find" else 0)
         flops = num_steps * one_step(image_size=size, frozen=phase.frozen, start=phase.cut)
         flops += phase.num_epochs * num_valid * picture(image_size=size, start=phase.cut)
         if phase.cut is not None:
             flops += (num_train * phase.num_views + num_valid) * picture(image_size=size, stop=phase.cut)
-        if phase.cut is not None or size != recipe.image_size:  # judged on whole pictures at the end
-            flops += num_valid * picture(image_size=recipe.image_size)
+        if phase.cut is not None or size != recipe.settings.image_size:  # judged on whole pictures at the end
+            flops += num_valid * picture(image_size=recipe.settings.image_size)
         costs.append(PhaseCost(phase.name, flops, flops / unit))
     return costs

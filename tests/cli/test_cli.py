@@ -121,7 +121,7 @@ def test_overwrite_replaces_a_run_but_only_once_the_new_one_can_start(photos, da
     )
     assert snapshot(out) == before
     assert run("fit", photos, "--out", out, "--overwrite", *FAST, "--seed", "3") == 0
-    assert json.loads((out / "recipe.json").read_text())["seed"] == 3
+    assert json.loads((out / "recipe.json").read_text())["settings"]["seed"] == 3
     assert (out / "notes.txt").read_text() == "mine"
 
 

@@ -17,7 +17,7 @@ from commands import fails, run
 from jaxclf.cli import predict as command
 from jaxclf.cli.pictures import find_pictures
 from jaxclf.cli.predict import BATCH_SIZE, Judge, judge_pictures, open_judge
-from jaxclf.config import Phase, Preprocess, Recipe
+from jaxclf.config import Phase, Preprocess, Recipe, Settings
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ImageFiles
 from jaxclf.inference.decision import decide
@@ -36,7 +36,7 @@ CLASSES = ("blue", "green", "red")
 def write_run(folder, tiny, **summary):
     """A RUN folder of the tiny network as it was initialized: what `fit` writes, without a fit."""
     spec = ClassifierSpec("tiny", CLASSES, "linear", 0.0, "float32", Preprocess(image_size=32))
-    recipe = Recipe(arch="tiny", image_size=32, phases=(Phase("all", lrs=(0.1,)),))
+    recipe = Recipe(Settings(arch="tiny", image_size=32), (Phase("all", lrs=(0.1,)),))
     create_run(folder, recipe)
     checkpoint = "checkpoints/last"
     state = create_train_state(tiny[1], optax.sgd(0.1))

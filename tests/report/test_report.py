@@ -109,7 +109,7 @@ def fake_content(n: int = 1000, classes: tuple[str, ...] = CLASSES, *, pictures:
     content = ReportContent(
         name="pets",
         summary=summary,
-        recipe=Recipe(arch="resnet34", batch_size=32, phases=phases),
+        recipe=Recipe(Settings(arch="resnet34", batch_size=32), phases),
         rows=tuple(fake_rows()),
         predictions=predictions,
         files=tuple(f"{classes[label]}/{row:04d}.jpg" for row, label in enumerate(predictions.labels)),
@@ -303,7 +303,7 @@ def test_several_labels_per_picture():
         "best_threshold": {"threshold": 0.2, "f_beta": 0.85},
     }
     content = content._replace(
-        recipe=Recipe(**vars(Settings(loss="sigmoid", threshold=0.4))), predictions=predictions, summary=summary
+        recipe=Recipe(Settings(loss="sigmoid", threshold=0.4)), predictions=predictions, summary=summary
     )
     page = check_page(make_report(with_pictures(content)))
     assert "F2 0.8 at threshold 0.4" in page.text and "Labels" in page.text

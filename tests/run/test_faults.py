@@ -13,7 +13,7 @@ import sys
 import pytest
 from same_run import SHORT, WHOLE, assert_same_run
 
-from jaxclf.config import to_json
+from jaxclf.config import Recipe, to_json
 from jaxclf.run.checkpoint_file import load_part
 from jaxclf.run.observer import Observer
 from jaxclf.run.run import run_recipe
@@ -111,7 +111,8 @@ def test_a_picture_that_vanishes(photos, tmp_path):
 
     data = shutil.copytree(photos, tmp_path / "photos")
     phase = dataclasses.replace(WHOLE.phases[0], cut=None, augment="none", lr_from="given")
-    recipe = dataclasses.replace(WHOLE, phases=(phase,), cache="none", weights="none", tta_views=0)
+    settings = dataclasses.replace(WHOLE.settings, cache="none", weights="none", tta_views=0)
+    recipe = Recipe(settings, (phase,))
     victim = data / "train" / "red" / "003.png"
     content = victim.read_bytes()
     message = fails(data, tmp_path / "run", recipe, victim.unlink, str(victim), "phase1-epoch1")
@@ -126,7 +127,7 @@ def test_a_picture_that_vanishes(photos, tmp_path):
 def test_out_of_memory(photos, tmp_path):
     """The address space of the process is limited, and the batch is far too large for it."""
     path = tmp_path / "recipe.json"
-    path.write_text(to_json(dataclasses.replace(SHORT, image_size=512, batch_size=512)))
+    path.write_text(to_json(Recipe(dataclasses.replace(SHORT.settings, image_size=512, batch_size=512), SHORT.phases)))
     program = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30)); "
         "from jaxclf.cli import main; main(sys.argv[1:])"

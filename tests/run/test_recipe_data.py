@@ -11,7 +11,7 @@ from conftest import count_decoded, write_class_folders
 from PIL import Image
 
 from jaxclf.cli import main
-from jaxclf.config import Phase, Recipe
+from jaxclf.config import Phase, Recipe, Settings
 from jaxclf.run.evaluate import evaluate_run
 from jaxclf.run.folder import CHECKPOINTS
 from jaxclf.run.load import load_run
@@ -31,7 +31,7 @@ class Notes(Observer):
 
 def recipe(*, phases=None, **settings):
     phases = phases or (Phase("all", lrs=(0.02,), augment="none"),)
-    return Recipe(**(SETTINGS | settings), phases=phases)
+    return Recipe(Settings(**(SETTINGS | settings)), phases)
 
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220)}

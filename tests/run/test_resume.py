@@ -11,7 +11,7 @@ import pytest
 from conftest import write_class_folders
 from same_run import SHORT, WHOLE, assert_same_run
 
-from jaxclf.config import Phase
+from jaxclf.config import Phase, Recipe
 from jaxclf.run.checkpoint_file import find_checkpoints
 from jaxclf.run.observer import Interrupted, Observer, StopSignals
 from jaxclf.run.resume import recipe_differences
@@ -134,7 +134,7 @@ def refused(data, out, recipe, *lines):
 
 def test_another_recipe_is_refused_with_a_diff(begun):
     phase = dataclasses.replace(SHORT.phases[0], num_cycles=3)
-    other = dataclasses.replace(SHORT, batch_size=4, phases=(phase,))
+    other = Recipe(dataclasses.replace(SHORT.settings, batch_size=4), (phase,))
     refused(*begun, other, "recipe batch_size: was 8, now 4", "recipe phases[0].num_cycles: was 2, now 3")
 
 
@@ -179,7 +179,7 @@ def test_what_is_no_run_of_this_kind_is_refused_or_begun(photos, begun, tmp_path
 
 def test_differences_of_recipes_name_every_field():
     one = dataclasses.replace(SHORT, phases=(Phase("a", (0.1,)),))
-    other = dataclasses.replace(SHORT, seed=3, phases=(Phase("a", (0.1, 0.2)), Phase("b", (0.1,))))
+    other = Recipe(dataclasses.replace(SHORT.settings, seed=3), (Phase("a", (0.1, 0.2)), Phase("b", (0.1,))))
     lines = recipe_differences(one, other)
     assert lines[:2] == ["seed: was 0, now 3", "phases[0].lrs: was (0.1,), now (0.1, 0.2)"]
     assert "phases[1].name: was 'not there', now 'b'" in lines

@@ -17,11 +17,11 @@ SETTINGS = Settings(
 )
 HEAD = Phase("head", (0.01, 0.1, 1.0), frozen=BODY, augment="none", cut="pooled", lr_from="find", num_cycles=2)
 #: Cheap: one phase of two dispatches, from activations, its rate found.
-SHORT = Recipe(**SETTINGS.__dict__, phases=(HEAD,))
+SHORT = Recipe(SETTINGS, (HEAD,))
 #: Then cycles of 1 and 2 epochs of all layers on augmented pictures, the best of them kept.
 WHOLE = Recipe(
-    **SETTINGS.__dict__,
-    phases=(HEAD, Phase("all layers", (0.0001, 0.001, 0.01), num_cycles=2, cycle_mult=2, keep_best=True, patience=2)),
+    SETTINGS,
+    (HEAD, Phase("all layers", (0.0001, 0.001, 0.01), num_cycles=2, cycle_mult=2, keep_best=True, patience=2)),
 )
 
 

@@ -54,7 +54,7 @@ def test_a_search_takes_as_many_steps_as_the_phase_within_bounds(prices, epochs,
     assert lr_finder.FINDER_STEPS == (40, 100)
     for lr_from, extra in (("given", 0), ("find", steps), ("previous", 0)):
         phase = Phase("a", lrs=(1.0,), cycle_epochs=epochs, lr_from=lr_from)
-        recipe = Recipe(arch="resnet10t", image_size=32, batch_size=50, phases=(phase,))
+        recipe = Recipe(Settings(arch="resnet10t", image_size=32, batch_size=50), (phase,))
         assert full_epochs(recipe) == pytest.approx([epochs + extra / 20])
 
 
@@ -63,7 +63,7 @@ def test_sizes_views_and_cuts_count(prices):
     plain = Phase("cut", lrs=(0.1,), frozen=cut_prefix("stage2"), cut="stage2", augment="none", cycle_epochs=5)
     bank = dataclasses.replace(plain, augment="side_on", num_views=3)
     deeper = dataclasses.replace(plain, frozen=cut_prefix("stage3"))
-    recipe = Recipe(arch="resnet10t", image_size=64, batch_size=10, phases=(small, plain, bank, deeper))
+    recipe = Recipe(Settings(arch="resnet10t", image_size=64, batch_size=10), (small, plain, bank, deeper))
     step = 3 * 6
     expected = [1 / 4, 5 * 9 / step + 3 / step, 5 * 9 / step + 3 * 3 / step, 5 * (1 + 6) / step + 3 / step]
     assert full_epochs(recipe, 100) == pytest.approx(expected)
