@@ -43,9 +43,9 @@ def step_predictions(run_folder: Path, data: str) -> dict[str, Predictions]:
             loader,
             predict_step=run.predict_step,
         )
-        for number, phase in enumerate(recipe.phases, 1)
+        for number, phase in enumerate(run.recipe.phases, 1)
     }
-    augment = next((phase.augment for phase in reversed(recipe.phases) if phase.augment != "none"), "side_on")
+    augment = next((phase.augment for phase in reversed(run.recipe.phases) if phase.augment != "none"), "side_on")
     views = recipe.tta_views
     found["test-time augmentation"] = predict_tta(
         run.model, run.variables, loader, num_views=views, augment=augment, seed=recipe.seed

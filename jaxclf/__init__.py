@@ -79,6 +79,7 @@ _EXPORTS = {
     "layer_groups": "jaxclf.training.optimizer",
     "list_archs": "jaxclf.models",
     "load_exported": "jaxclf.inference.export",
+    "loader_for": "jaxclf.data.loader",
     "load_run": "jaxclf.run.load",
     "load_weights": "jaxclf.weights",
     "make_augment": "jaxclf.augment",

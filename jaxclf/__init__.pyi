@@ -24,6 +24,7 @@ from jaxclf.data.devices import data_mesh as data_mesh
 from jaxclf.data.loader import Batch as Batch
 from jaxclf.data.loader import Loader as Loader
 from jaxclf.data.loader import LoaderState as LoaderState
+from jaxclf.data.loader import loader_for as loader_for
 from jaxclf.data.manifest import dataset_key as dataset_key
 from jaxclf.data.manifest import record_fingerprints as record_fingerprints
 from jaxclf.data.order import balanced_order as balanced_order
@@ -167,6 +168,7 @@ __all__ = [
     "load_exported",
     "load_run",
     "load_weights",
+    "loader_for",
     "losses",
     "make_augment",
     "make_loss",

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxclf.config import AugmentName, Preprocess
 from jaxclf.data.array_file import ArrayOnDisk
@@ -48,6 +49,7 @@ class ActivationDataset:
       names: what each example is called; `None` takes the number.
       dtype: of the activations, where the array cannot say (bfloat16 on disk).
       key: what they were made from, in one word; "" where that is not known.
+      mesh: devices that share each batch, see `jaxclf.data.devices`; `None`: the default device.
 
     Raises:
       ValueError: for counts that do not fit.
@@ -67,6 +69,7 @@ class ActivationDataset:
         names: Callable[[int], str] = str,
         dtype: Any = None,
         key: str = "",
+        mesh: Mesh | None = None,
     ):
         self.labels = np.asarray(labels)
         self.multi_label = self.labels.ndim == 2
@@ -85,7 +88,7 @@ class ActivationDataset:
         self.index = np.arange(len(self.labels), dtype=np.int32) if index is None else np.asarray(index, np.int32)
         self.preprocess = preprocess or Preprocess()
         self.dtype = np.dtype(activations.dtype if dtype is None else dtype)
-        self.key = key
+        self.key, self.mesh = key, mesh
         self._names = names
 
     def __len__(self) -> int:
@@ -183,7 +186,7 @@ class ActivationLoader:
         self.seed = seed
         self.sampling = sampling
         self.classes = dataset.classes
-        self.cut = dataset.cut
+        self.cut, self.mesh = dataset.cut, dataset.mesh
         self.preprocess = dataset.preprocess
         self.augmented = train and dataset.num_views > 1 if augmented is None else augmented
         if self.augmented:

@@ -9,9 +9,10 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxclf._progress import OnProgress
-from jaxclf.config import Preprocess
+from jaxclf.config import Preprocess, Settings
 from jaxclf.data.cache import (
     BadImage,
     DiskCache,
@@ -141,17 +142,17 @@ class Loader:
       seed: of the order.
       preprocess: mean, interpolation, crop fraction, resize; its `image_size` is replaced by `image_size`.
       presized: hand out pictures a little larger than the input, for augmentation on the device; default: as `train`.
-      cache: where prepared pictures are kept: "memory"; "disk", found again by later runs; "none"; "auto" takes memory
-        when they fit into a quarter of it, else the disk (see `jaxclf.data.cache`).
-      cache_dir: folder of the disk cache; default: the user's cache folder.
+      cache: where prepared pictures are kept: "memory"; "disk", found again by later runs in the user's cache folder; a
+        `Path`, the same in that folder; "none"; "auto" takes memory when they fit into a quarter of it, else the disk.
       sampling: "shuffle", or "balanced": classes equally often, with repetition (`jaxclf.data.order.balanced_order`).
       num_threads: decoder threads; `None` takes one per core.
-      shard_index, num_shards: this loader hands out its part of every batch: rows [i * b / n, (i + 1) * b / n). All
-        shards have equally many batches, and together they hold just what one unsharded loader would.
+      shard: (i, n): this loader hands out its part of every batch: rows [i * b / n, (i + 1) * b / n). All shards have
+        equally many batches, and together they hold just what one unsharded loader would.
+      mesh: devices that share each batch, see `jaxclf.data.devices`; `None`: the default device.
 
     Raises:
-      ValueError: for an empty data set, a batch size below one or not divisible by `num_shards`, or a shard that does
-        not exist.
+      ValueError: for an empty data set, a batch size below one or not divisible by the number of shards, or a shard
+        that does not exist.
     """
 
     cut: None = None
@@ -166,21 +167,23 @@ class Loader:
         seed: int = 0,
         preprocess: Preprocess | None = None,
         presized: bool | None = None,
-        cache: CacheKind = "auto",
-        cache_dir: str | os.PathLike[str] | None = None,
+        cache: CacheKind | os.PathLike[str] = "auto",
         sampling: Sampling = "shuffle",
         num_threads: int | None = None,
-        shard_index: int = 0,
-        num_shards: int = 1,
+        shard: tuple[int, int] = (0, 1),
+        mesh: Mesh | None = None,
     ):
+        shard_index, num_shards = shard
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
         if len(dataset) == 0:
             raise ValueError("the data set is empty: there is nothing to load")
         if num_shards < 1 or batch_size % num_shards:
-            raise ValueError(f"batch_size={batch_size} cannot be divided into num_shards={num_shards} equal parts")
+            raise ValueError(f"batch_size={batch_size} cannot be divided into the equal parts of shard={shard}")
         if not 0 <= shard_index < num_shards:
-            raise ValueError(f"shard_index={shard_index} must lie in 0 .. {num_shards - 1}")
+            raise ValueError(f"shard={shard} must be one of 0 .. {num_shards - 1}, and how many there are")
+        folder = None if isinstance(cache, str) else cache
+        cache = cache if isinstance(cache, str) else "disk"
         choices = {"cache": (cache, get_args(CacheKind)), "sampling": (sampling, get_args(Sampling))}
         for name, (value, known) in choices.items():
             if value not in known:
@@ -188,7 +191,7 @@ class Loader:
         self.dataset = dataset
         self.batch_size = batch_size
         self.local_batch_size = batch_size // num_shards
-        self.shard_index = shard_index
+        self.shard, self.mesh = shard, mesh
         self.train = train
         self.seed = seed
         self.sampling = sampling
@@ -201,9 +204,9 @@ class Loader:
         if cache == "auto":
             cache = "memory" if fits_in_memory(len(dataset), side) else "disk"
         self.cache: CacheKind = cache
-        self.prepared = self._prepare(side, cache_dir)
+        self.prepared = self._prepare(side, folder)
 
-    def _prepare(self, side: int, cache_dir: str | os.PathLike[str] | None) -> Prepared:
+    def _prepare(self, side: int, folder: os.PathLike[str] | None) -> Prepared:
         function = presized_pixels if self.presized else evaluation_pixels
         transform = functools.partial(function, preprocess=self.preprocess)
         if self.cache != "disk":
@@ -216,7 +219,7 @@ class Loader:
             presize=PRESIZE_RATIO,
             preprocess=what,
         )
-        return DiskCache(self.dataset, transform, side, key=key, folder=cache_dir)
+        return DiskCache(self.dataset, transform, side, key=key, folder=folder)
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -281,7 +284,7 @@ class Loader:
             order = self._keep[balanced_order(self.seed, epoch, labels, len(self.classes))]
         else:
             order = self._keep[epoch_order(self.seed, epoch, len(self._keep))]
-        start = self.shard_index * self.local_batch_size
+        start = self.shard[0] * self.local_batch_size
         batches = batch_order(order, self.batch_size, train=self.train)
         return batches[:, start : start + self.local_batch_size].reshape(-1)
 
@@ -298,3 +301,38 @@ class Loader:
     def __iter__(self) -> Batches:
         """The batches of epoch 0; meant for evaluation, where every epoch is the same."""
         return self.epoch(0)
+
+
+def loader_for(
+    source: DataSource,
+    settings: Settings,
+    preprocess: Preprocess,
+    *,
+    train: bool,
+    presized: bool | None = None,
+    cache: CacheKind | None = None,
+    mesh: Mesh | None = None,
+) -> Loader:
+    """The loader of a run with these settings: batch size, seed, sampling and cache are theirs.
+
+    Args:
+      source: the pictures.
+      settings: of the run.
+      preprocess: with the size of the network's input.
+      train, presized: as for `Loader`.
+      cache: where pictures are kept, in place of what the settings say.
+      mesh: devices that share each batch. Of several processes each gets its part of every batch.
+    """
+    return Loader(
+        source,
+        batch_size=settings.batch_size,
+        image_size=preprocess.image_size,
+        train=train,
+        seed=settings.seed,
+        preprocess=preprocess,
+        presized=presized,
+        cache=settings.cache if cache is None else cache,
+        sampling=settings.sampling,
+        shard=(jax.process_index(), jax.process_count()),
+        mesh=mesh,
+    )

@@ -302,7 +302,7 @@ def _presized(loader: Loader, index: np.ndarray, divided: bool) -> Loader:
         presized=True,
         cache="none",
         num_threads=loader.num_threads,
-        shard_index=loader.shard_index if divided else 0,
-        num_shards=loader.batch_size // loader.local_batch_size if divided else 1,
+        shard=loader.shard if divided else (0, 1),
+        mesh=loader.mesh,
     )
     return whole.without(np.setdiff1d(np.arange(len(loader.dataset)), index).tolist())

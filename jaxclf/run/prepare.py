@@ -109,7 +109,7 @@ def make_loaders(splits: Splits, recipe: Recipe, preprocess: Preprocess) -> Load
         pixels += sum(len(splits.valid) * size**2 for size in sizes)
         cache = "memory" if fits_in_memory(pixels, 1) else "disk"
     common: dict[str, Any] = {"batch_size": recipe.settings.batch_size, "preprocess": preprocess, "cache": cache}
-    common |= {"shard_index": jax.process_index(), "num_shards": jax.process_count()}
+    common |= {"shard": (jax.process_index(), jax.process_count())}
     training: dict[str, Any] = {"train": True, "seed": recipe.settings.seed, "sampling": recipe.settings.sampling}
     train = {
         (size, presized): Loader(splits.train, image_size=size, presized=presized, **training, **common)

@@ -170,7 +170,7 @@ def test_a_full_disk_is_named_and_what_was_written_stays(tmp_path):
 
 
 def disk_loader(source, folder, **options):
-    common = {"batch_size": 8, "image_size": 16, "train": True, "cache": "disk", "cache_dir": folder}
+    common = {"batch_size": 8, "image_size": 16, "train": True, "cache": folder}
     return Loader(source, **(common | options))
 
 
@@ -278,7 +278,8 @@ def presized_pixels(image, preprocess):
     time.sleep(float(sys.argv[3]))
     return original(image, preprocess)
 module.presized_pixels = presized_pixels
-loader = Loader(ImageFolder(sys.argv[1]), batch_size=8, image_size=16, train=True, cache="disk", cache_dir=sys.argv[2])
+from pathlib import Path
+loader = Loader(ImageFolder(sys.argv[1]), batch_size=8, image_size=16, train=True, cache=Path(sys.argv[2]))
 loader.fill_cache()
 """
 

@@ -44,7 +44,7 @@ def pictures(count, seed=0):
 
 
 def loader(count, seed=0, train=True):
-    part = {"shard_index": jax.process_index(), "num_shards": jax.process_count()}
+    part = {"shard": (jax.process_index(), jax.process_count())}
     return Loader(pictures(count, seed), batch_size=4, image_size=IMAGE_SIZE, train=train, **part)
 
 
