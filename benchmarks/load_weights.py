@@ -33,7 +33,7 @@ CHILD = """
 import json, sys, time
 import jax
 from jaxclf.weights.load import load_weights
-from jaxclf.weights.readers import read_state_dict
+from jaxclf.weights.files import read_state_dict
 from jaxclf.weights.state_dict import convert_state_dict
 what, path, arch = sys.argv[1:]
 load_weights("tiny-imagenet", "resnet10t")  # everything that is imported late is now there

@@ -29,8 +29,7 @@ def list_(arch: str | None = None) -> Work:
 
 
 def _list(arch: str | None) -> int:
-    from jaxclf.weights.bundled import bundled_config, bundled_names
-    from jaxclf.weights.table import known_weights
+    from jaxclf.weights.catalogue import bundled_config, bundled_names, known_weights
 
     rows = known_weights(arch)
     table = Table("--arch", "--weights", "top-1", "at", "licence", "origin", box=None, pad_edge=False)
@@ -58,8 +57,7 @@ def show(source: SourceArgument, /) -> Work:
 
 def _show(source: str) -> int:
     from jaxclf.models import get_config, list_archs
-    from jaxclf.weights.bundled import bundled_config, bundled_names, bundled_path
-    from jaxclf.weights.table import known_weights
+    from jaxclf.weights.catalogue import bundled_config, bundled_names, bundled_path, known_weights
 
     lines: list[tuple[str, object]] = []
     if source in list_archs():
@@ -85,7 +83,7 @@ def _show(source: str) -> int:
 
 
 def _describe_file(path: Path) -> list[tuple[str, object]]:
-    from jaxclf.weights.readers import file_sha256, read_state_dict
+    from jaxclf.weights.files import file_sha256, read_state_dict
     from jaxclf.weights.state_dict import fitting_archs
 
     state_dict = read_state_dict(path)
@@ -132,8 +130,8 @@ def convert(source: str, /, file: FileArgument, arch: str, overwrite: bool = Fal
 
 def _convert(source: str, file: str, arch: str, overwrite: bool) -> int:
     from jaxclf.models import get_config
+    from jaxclf.weights.files import save_state_dict
     from jaxclf.weights.load import load_weights
-    from jaxclf.weights.save import save_state_dict
     from jaxclf.weights.state_dict import to_state_dict
 
     try:
@@ -167,7 +165,7 @@ def _export(run_folder: str, file: str, overwrite: bool) -> int:
 
     from jaxclf.config import PretrainedConfig
     from jaxclf.run.load import load_run
-    from jaxclf.weights.save import save_state_dict
+    from jaxclf.weights.files import save_state_dict
     from jaxclf.weights.state_dict import to_state_dict
 
     run = load_run(run_folder)

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxclf.weights.readers import file_sha256
+from jaxclf.weights.files import file_sha256
 
 #: Files that hold the weights in a repository, the safer format first.
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")

@@ -12,12 +12,10 @@ import numpy as np
 
 from jaxclf.config import PretrainedConfig
 from jaxclf.models import ResNetConfig, Variables, get_config
-from jaxclf.weights.bundled import bundled_names, read_bundled
-from jaxclf.weights.configs import read_config
+from jaxclf.weights.catalogue import best_weights, bundled_names, known_weights, read_bundled, read_config
+from jaxclf.weights.files import file_sha256, read_state_dict
 from jaxclf.weights.hub import fetch_weights, is_hub_id
-from jaxclf.weights.readers import file_sha256, read_state_dict
 from jaxclf.weights.state_dict import convert_state_dict
-from jaxclf.weights.table import best_weights, known_weights
 
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
@@ -74,16 +72,13 @@ def _kind(source: str | os.PathLike[str]) -> str:
     path = Path(source).expanduser()
     if source.startswith((".", "/", "~")) or path.is_absolute() or path.suffix.lower() in WEIGHTS_SUFFIXES:
         return "file"
-    kinds = [
-        kind
-        for kind, fits in (
-            ("auto", source == "auto"),
-            ("bundled", source in bundled_names()),
-            ("hub", is_hub_id(source)),
-            ("file", path.is_file()),
-        )
-        if fits
-    ]
+    meanings = {
+        "auto": source == "auto",
+        "bundled": source in bundled_names(),
+        "hub": is_hub_id(source),
+        "file": path.is_file(),
+    }
+    kinds = [kind for kind, fits in meanings.items() if fits]
     if len(kinds) == 1:
         return kinds[0]
     if kinds:

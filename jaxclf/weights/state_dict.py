@@ -17,8 +17,8 @@ import numpy as np
 from jaxclf.config import MODULES
 from jaxclf.models import ConcatHead, ResNetConfig, Variables, get_config, list_archs
 from jaxclf.models.resnet import block_plan, squeeze_width
+from jaxclf.models.trees import leaf_paths
 
-_Path = tuple[str, ...]
 _Shape = tuple[int, ...]
 
 _TORCH_HEADS = {"fc.weight": "linear", "fc.bias": "linear", "head.fc2.weight": "concat", "head.fc2.bias": "concat"}
@@ -28,7 +28,7 @@ _OUR_HEADS = {"params/head/fc/kernel": "linear", "params/head/fc2/kernel": "conc
 class _Entry(NamedTuple):
     name: str  # in the state dict
     shape: _Shape  # torch's
-    path: _Path  # ours, collection first; empty: torch's update counter, which jaxclf does not keep
+    path: str  # ours, params/body/..; empty: torch's update counter, which jaxclf does not keep
     axes: tuple[int, ...] | None = None  # np.transpose(torch, axes) gives ours; None: the same layout
 
     def to_ours(self, array: np.ndarray) -> np.ndarray:
@@ -88,15 +88,14 @@ def to_state_dict(variables: Variables, arch: str | ResNetConfig) -> dict[str, n
       ValueError: if the variables are not those of the architecture, listing both sides.
     """
     config = get_config(arch)
-    arrays = {"/".join(path): np.asarray(leaf) for path, leaf in _flatten(variables).items()}
+    arrays = {path: np.asarray(leaf) for path, leaf in leaf_paths(variables)}
     found = {path: array.shape for path, array in arrays.items()}
     entries = list(_entries(config, *_head_of(found, _OUR_HEADS)))
-    problem = _difference({"/".join(entry.path): entry.our_shape for entry in entries if entry.path}, found)
+    problem = _difference({entry.path: entry.our_shape for entry in entries if entry.path}, found)
     if problem:
         raise ValueError(f"variables do not fit arch={config.arch!r}: {problem}")
     return {
-        entry.name: entry.to_torch(arrays["/".join(entry.path)]) if entry.path else np.zeros((), np.int64)
-        for entry in entries
+        entry.name: entry.to_torch(arrays[entry.path]) if entry.path else np.zeros((), np.int64) for entry in entries
     }
 
 
@@ -120,11 +119,12 @@ def merge_variables(initial: Variables, pretrained: Variables, *, keep: Collecti
     unknown = [name for name in keep if name not in MODULES]
     if unknown:
         raise ValueError(f"keep: unknown module {unknown[0]!r}; expected names out of {MODULES}")
-    ours, theirs = _flatten(initial), _flatten(pretrained)
-    taken = {path: leaf for path, leaf in theirs.items() if _module(path) not in keep}
-    replaced = {path: leaf for path, leaf in ours.items() if _module(path) not in keep}
-    sides = ({"/".join(path): _kind_and_shape(leaf) for path, leaf in side.items()} for side in (replaced, taken))
-    problem = _difference(*sides)
+    ours = dict(leaf_paths(initial))
+    taken = {path: leaf for path, leaf in leaf_paths(pretrained) if _module(path) not in keep}
+    problem = _difference(
+        {path: _kind_and_shape(leaf) for path, leaf in ours.items() if _module(path) not in keep},
+        {path: _kind_and_shape(leaf) for path, leaf in taken.items()},
+    )
     if problem:
         raise ValueError(f"pretrained variables do not fit the initial ones: {problem} (kept as initialised: {keep})")
     return _unflatten(
@@ -132,9 +132,45 @@ def merge_variables(initial: Variables, pretrained: Variables, *, keep: Collecti
     )
 
 
+def adapt_input_channels(variables: Variables, in_channels: int) -> Variables:
+    """Variables whose first convolution takes `in_channels` channels instead of its own c.
+
+    One channel: the kernel is summed over its input channels, so a grey picture gives what the same picture in c equal
+    channels gave. More: the kernel is repeated in order (r, g, b, r, g, ...) and scaled by c / in_channels, so the
+    response to equal channels keeps its size. The normalisation has to be given for the new channels as well.
+
+    Args:
+      variables: of a network with c input channels.
+      in_channels: >= 1.
+
+    Returns:
+      New variables; all but the first kernel is shared.
+
+    Raises:
+      ValueError: if `in_channels` is less than 1.
+    """
+    if in_channels < 1:
+        raise ValueError(f"in_channels={in_channels} must be at least 1")
+    stem = variables["params"]["body"]["stem"]
+    kernel = np.asarray(stem["conv1"]["kernel"])  # [h, w, c, out]
+    channels = kernel.shape[2]
+    if in_channels == channels:
+        return variables
+    if in_channels == 1:
+        adapted = kernel.sum(2, keepdims=True)
+    else:
+        adapted = kernel[:, :, np.arange(in_channels) % channels] * (channels / in_channels)
+    first: dict[str, Any] = {**stem["conv1"], "kernel": adapted.astype(kernel.dtype)}
+    body = {**variables["params"]["body"], "stem": {**stem, "conv1": first}}
+    return {**variables, "params": {**variables["params"], "body": body}}
+
+
 def fitting_archs(state_dict: Mapping[str, Any]) -> tuple[str, ...]:
     """The architectures whose entries and shapes a state dict has, with a head or without."""
-    found = {name: np.shape(array) for name, array in state_dict.items()}
+    return _fitting({name: np.shape(array) for name, array in state_dict.items()})
+
+
+def _fitting(found: Mapping[str, _Shape]) -> tuple[str, ...]:
     return tuple(arch for arch in list_archs() if _fits(get_config(arch), found))
 
 
@@ -148,7 +184,7 @@ def _advice(config: ResNetConfig, found: Mapping[str, _Shape]) -> str:
     """What to do about a state dict that does not fit `config`: which architecture it is, if any."""
     if _fits(config, found):  # all but the head
         return "Only the head is missing: pass allow_headless=True to take the body alone."
-    fitting = [arch for arch in list_archs() if _fits(get_config(arch), found)]
+    fitting = _fitting(found)
     return f"It would fit {' and '.join(fitting)}." if fitting else "It fits no architecture that jaxclf knows."
 
 
@@ -161,57 +197,57 @@ def _entries(config: ResNetConfig, head: str | None, num_classes: int) -> Iterat
     names = ("conv1", "bn1") if plain else ("conv1.0", "conv1.1", "conv1.3", "conv1.4", "conv1.6", "bn1")
     channels = config.in_channels
     for i, width in enumerate(config.stem_widths, start=1):
-        yield _conv(names[2 * i - 2], ("body", "stem", f"conv{i}"), (width, channels, 7 if plain else 3))
-        yield from _batch_norm(names[2 * i - 1], ("body", "stem", f"bn{i}"), width)
+        yield _conv(names[2 * i - 2], f"body/stem/conv{i}", (width, channels, 7 if plain else 3))
+        yield from _batch_norm(names[2 * i - 1], f"body/stem/bn{i}", width)
         channels = width
     for stage, num_blocks in enumerate(config.stage_sizes):
         for block in range(num_blocks):
             yield from _block(config, stage, block, channels)
             channels = config.out_width(stage)
     if head == "linear":
-        yield from _dense("fc", ("head", "fc"), channels, num_classes)
+        yield from _dense("fc", "head/fc", channels, num_classes)
     if head == "concat":
-        yield from _batch_norm("head.bn1", ("head", "bn1"), 2 * channels)
-        yield from _dense("head.fc1", ("head", "fc1"), 2 * channels, ConcatHead.hidden)
-        yield from _batch_norm("head.bn2", ("head", "bn2"), ConcatHead.hidden)
-        yield from _dense("head.fc2", ("head", "fc2"), ConcatHead.hidden, num_classes)
+        yield from _batch_norm("head.bn1", "head/bn1", 2 * channels)
+        yield from _dense("head.fc1", "head/fc1", 2 * channels, ConcatHead.hidden)
+        yield from _batch_norm("head.bn2", "head/bn2", ConcatHead.hidden)
+        yield from _dense("head.fc2", "head/fc2", ConcatHead.hidden, num_classes)
 
 
 def _block(config: ResNetConfig, stage: int, block: int, channels: int) -> Iterator[_Entry]:
-    name, path = f"layer{stage + 1}.{block}", ("body", f"stage{stage + 1}", f"block{block}")
+    name, path = f"layer{stage + 1}.{block}", f"body/stage{stage + 1}/block{block}"
     inner, out, stride = config.inner_width(stage), config.out_width(stage), config.stride(stage, block)
     before = channels
     for i, (width, kernel, _, groups) in enumerate(block_plan(config.block, inner, out, stride, config.groups), 1):
-        yield _conv(f"{name}.conv{i}", (*path, f"conv{i}"), (width, before // groups, kernel))
-        yield from _batch_norm(f"{name}.bn{i}", (*path, f"bn{i}"), width)
+        yield _conv(f"{name}.conv{i}", f"{path}/conv{i}", (width, before // groups, kernel))
+        yield from _batch_norm(f"{name}.bn{i}", f"{path}/bn{i}", width)
         before = width
     if config.squeeze_excitation:
         narrow = squeeze_width(out)
         for layer, shape in (("fc1", (narrow, out, 1)), ("fc2", (out, narrow, 1))):
-            yield _conv(f"{name}.se.{layer}", (*path, "se", layer), shape)
-            yield _Entry(f"{name}.se.{layer}.bias", shape[:1], ("params", *path, "se", layer, "bias"))
+            yield _conv(f"{name}.se.{layer}", f"{path}/se/{layer}", shape)
+            yield _Entry(f"{name}.se.{layer}.bias", shape[:1], f"params/{path}/se/{layer}/bias")
     if config.has_shortcut(stage, block):
         first = 1 if config.downsample == "avg" else 0  # timm's downsample.0 is the pool, or nothing in its place
-        yield _conv(f"{name}.downsample.{first}", (*path, "shortcut", "conv"), (out, channels, 1))
-        yield from _batch_norm(f"{name}.downsample.{first + 1}", (*path, "shortcut", "bn"), out)
+        yield _conv(f"{name}.downsample.{first}", f"{path}/shortcut/conv", (out, channels, 1))
+        yield from _batch_norm(f"{name}.downsample.{first + 1}", f"{path}/shortcut/bn", out)
 
 
-def _conv(name: str, path: _Path, shape: tuple[int, int, int]) -> _Entry:
+def _conv(name: str, path: str, shape: tuple[int, int, int]) -> _Entry:
     out, inputs, kernel = shape
-    return _Entry(f"{name}.weight", (out, inputs, kernel, kernel), ("params", *path, "kernel"), (2, 3, 1, 0))
+    return _Entry(f"{name}.weight", (out, inputs, kernel, kernel), f"params/{path}/kernel", (2, 3, 1, 0))
 
 
-def _dense(name: str, path: _Path, inputs: int, out: int) -> Iterator[_Entry]:
-    yield _Entry(f"{name}.weight", (out, inputs), ("params", *path, "kernel"), (1, 0))
-    yield _Entry(f"{name}.bias", (out,), ("params", *path, "bias"))
+def _dense(name: str, path: str, inputs: int, out: int) -> Iterator[_Entry]:
+    yield _Entry(f"{name}.weight", (out, inputs), f"params/{path}/kernel", (1, 0))
+    yield _Entry(f"{name}.bias", (out,), f"params/{path}/bias")
 
 
-def _batch_norm(name: str, path: _Path, width: int) -> Iterator[_Entry]:
-    yield _Entry(f"{name}.weight", (width,), ("params", *path, "scale"))
-    yield _Entry(f"{name}.bias", (width,), ("params", *path, "bias"))
-    yield _Entry(f"{name}.running_mean", (width,), ("batch_stats", *path, "mean"))
-    yield _Entry(f"{name}.running_var", (width,), ("batch_stats", *path, "var"))
-    yield _Entry(f"{name}.num_batches_tracked", (), ())
+def _batch_norm(name: str, path: str, width: int) -> Iterator[_Entry]:
+    yield _Entry(f"{name}.weight", (width,), f"params/{path}/scale")
+    yield _Entry(f"{name}.bias", (width,), f"params/{path}/bias")
+    yield _Entry(f"{name}.running_mean", (width,), f"batch_stats/{path}/mean")
+    yield _Entry(f"{name}.running_var", (width,), f"batch_stats/{path}/var")
+    yield _Entry(f"{name}.num_batches_tracked", (), "")
 
 
 # Heads, differences, trees by path.
@@ -241,26 +277,20 @@ def _difference(expected: Mapping[str, object], found: Mapping[str, object]) -> 
     return "; ".join(parts) or None
 
 
-def _flatten(tree: Mapping[str, Any], path: _Path = ()) -> dict[_Path, Any]:
-    flat: dict[_Path, Any] = {}
-    for name, node in tree.items():
-        flat |= _flatten(node, (*path, name)) if isinstance(node, Mapping) else {(*path, name): node}
-    return flat
-
-
-def _unflatten(items: Iterable[tuple[_Path, Any]]) -> Variables:
+def _unflatten(items: Iterable[tuple[str, Any]]) -> Variables:
     tree: Variables = {"params": {}, "batch_stats": {}}
     for path, leaf in items:
+        *names, last = path.split("/")
         node = tree
-        for name in path[:-1]:
+        for name in names:
             node = node.setdefault(name, {})
-        node[path[-1]] = leaf
+        node[last] = leaf
     return tree
 
 
-def _module(path: _Path) -> str:
-    """Which of `MODULES` a path (collection, body or head, ...) belongs to."""
-    return path[2] if path[1:2] == ("body",) and len(path) > 2 else path[-1 if len(path) < 2 else 1]
+def _module(path: str) -> str:
+    """Which of `MODULES` a path, such as params/body/stem/bn1/scale, belongs to."""
+    return path.partition("/")[2].removeprefix("body/").partition("/")[0]
 
 
 def _kind_and_shape(leaf: Any) -> str:

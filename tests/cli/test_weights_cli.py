@@ -14,8 +14,8 @@ from jaxclf.run.load import load_run
 from jaxclf.run.recipes import two_phase
 from jaxclf.run.run import run_recipe
 from jaxclf.weights import load_weights, to_state_dict
-from jaxclf.weights.channels import adapt_input_channels
-from jaxclf.weights.readers import read_state_dict
+from jaxclf.weights.files import read_state_dict
+from jaxclf.weights.state_dict import adapt_input_channels
 
 
 @pytest.fixture(scope="module")

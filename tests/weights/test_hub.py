@@ -22,9 +22,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from jaxclf.weights.bundled import bundled_path
+from jaxclf.weights.catalogue import bundled_path
+from jaxclf.weights.files import read_state_dict
 from jaxclf.weights.hub import is_hub_id
-from jaxclf.weights.readers import read_state_dict
 
 WORKER = """
 import json, sys

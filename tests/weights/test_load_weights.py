@@ -15,16 +15,15 @@ import pytest
 from conftest import REPOSITORY, SHARED
 from safetensors.numpy import save_file
 
-import jaxclf.weights.bundled
+import jaxclf.weights.catalogue
 import jaxclf.weights.load
 from jaxclf.config import Preprocess, PretrainedConfig, to_json
 from jaxclf.models import list_archs
-from jaxclf.weights.bundled import bundled_config, bundled_names, bundled_path
+from jaxclf.weights.catalogue import best_weights, bundled_config, bundled_names, bundled_path, known_weights
+from jaxclf.weights.files import read_state_dict
 from jaxclf.weights.hub import HubFiles, is_hub_id
 from jaxclf.weights.load import load_weights
-from jaxclf.weights.readers import read_state_dict
 from jaxclf.weights.state_dict import to_state_dict
-from jaxclf.weights.table import best_weights, known_weights
 
 SHARED_WEIGHTS = SHARED / "weights" / "resnet10t-tiny-imagenet.safetensors"
 ARCH = "resnet10t"
@@ -89,7 +88,7 @@ def test_the_bundled_weights_are_the_shared_ones():
 
 def test_changed_bundled_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     shutil.copytree(bundled_path("tiny-imagenet").parent, tmp_path / "bundled")
-    monkeypatch.setattr(jaxclf.weights.bundled, "files", lambda package: tmp_path)
+    monkeypatch.setattr(jaxclf.weights.catalogue, "files", lambda package: tmp_path)
     assert load_weights("tiny-imagenet", ARCH).config.arch == ARCH
     path = bundled_path("tiny-imagenet")
     assert path.is_relative_to(tmp_path)
@@ -328,7 +327,7 @@ def test_every_architecture_has_known_weights():
 def test_unknown_rows_of_the_table(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(ValueError, match="unknown architecture 'resnet9'"):
         best_weights("resnet9")
-    monkeypatch.setattr("jaxclf.weights.table._ROWS", known_weights("resnet34"))
+    monkeypatch.setattr("jaxclf.weights.catalogue._ROWS", known_weights("resnet34"))
     with pytest.raises(ValueError, match=r"arch='resnet18'.*--weights none.*resnet34"):
         best_weights("resnet18")
 
@@ -336,7 +335,7 @@ def test_unknown_rows_of_the_table(monkeypatch: pytest.MonkeyPatch):
 def test_the_best_weights_are_not_just_the_last(monkeypatch: pytest.MonkeyPatch):
     best, *_ = known_weights("resnet34")
     others = tuple(dataclasses.replace(best, hub_id=f"some/{top1}", top1=top1) for top1 in (70.0, 75.0))
-    monkeypatch.setattr("jaxclf.weights.table._ROWS", (others[0], best, others[1]))
+    monkeypatch.setattr("jaxclf.weights.catalogue._ROWS", (others[0], best, others[1]))
     assert best_weights("resnet34") == best
 
 

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save, save_file
 
-from jaxclf.weights.readers import read_state_dict
+from jaxclf.weights.files import read_state_dict
 from jaxclf.weights.torch import LEGACY_MAGIC
 from jaxclf.weights.torch_pickle import MAX_OPCODES
 

@@ -201,7 +201,7 @@ def test_the_table_has_the_published_number_of_parameters() -> None:
         "seresnet50": 28.09,
     }
     for arch in list_archs():
-        parameters = [e for e in _entries(get_config(arch), "linear", 1000) if e.path and e.path[0] == "params"]
+        parameters = [e for e in _entries(get_config(arch), "linear", 1000) if e.path.startswith("params/")]
         millions = sum(np.prod(entry.shape) for entry in parameters) / 1e6
         np.testing.assert_allclose(millions, published[arch], atol=0.0051, err_msg=arch)
 

@@ -1,9 +1,11 @@
-"""Weights files to state dicts: safetensors and both of PyTorch's formats, without torch and without running anything.
+"""Weights files to state dicts: safetensors and both of PyTorch's formats, without torch and without running anything;
+and back, as .safetensors.
 
 What a file is, is told by its first bytes, never by its name. The arrays are read-only views into the memory-mapped
 file wherever that is possible, so reading costs next to nothing and only what is used is ever fetched.
 """
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -18,22 +20,15 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from jaxclf._files import write_atomic
+from jaxclf.config import PretrainedConfig, to_json
 from jaxclf.weights.torch import LEGACY_MAGIC, ZIP_MAGIC, read_legacy, read_zip
 from jaxclf.weights.torch_pickle import TensorRecord
 
+_SIZES = {"F": (8, 4, 2), "I": (8, 4, 2, 1), "U": (8, 4, 2, 1)}
 _DTYPES = {
-    "F64": np.dtype(np.float64),
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
+    **{f"{kind}{8 * size}": np.dtype(f"{kind.lower()}{size}") for kind, sizes in _SIZES.items() for size in sizes},
     "BF16": np.dtype(ml_dtypes.bfloat16),
-    "I64": np.dtype(np.int64),
-    "I32": np.dtype(np.int32),
-    "I16": np.dtype(np.int16),
-    "I8": np.dtype(np.int8),
-    "U64": np.dtype(np.uint64),
-    "U32": np.dtype(np.uint32),
-    "U16": np.dtype(np.uint16),
-    "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
 }
 #: Where training scripts keep the state dict, averaged weights (EMA) first: those are what such scripts evaluate.
@@ -90,6 +85,43 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ValueError(f"weights file {path} cannot be read: {error.strerror or error}") from error
+
+
+def save_state_dict(
+    path: str | os.PathLike[str],
+    state_dict: Mapping[str, np.ndarray],
+    config: PretrainedConfig,
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Writes a state dict as .safetensors, and `config` as .json beside it; `load_weights` reads both.
+
+    Args:
+      path: the file; it must end in .safetensors.
+      state_dict: entry name -> array, from `to_state_dict`; `load_state_dict(.., strict=True)` takes it in PyTorch.
+      config: what is to be known about the weights; its `sha256` is replaced by the file's.
+      overwrite: replace files that exist.
+
+    Returns:
+      The path.
+
+    Raises:
+      ValueError: for another suffix, a missing folder, or a file that exists.
+    """
+    from safetensors.numpy import save
+
+    path = Path(path)
+    description = path.with_suffix(".json")
+    if path.suffix != ".safetensors":
+        raise ValueError(f"file {path} must end in .safetensors")
+    if not path.parent.is_dir():
+        raise ValueError(f"folder {path.parent} does not exist; make it first")
+    existing = next((file for file in (path, description) if file.exists()), None)
+    if existing is not None and not overwrite:
+        raise ValueError(f"file {existing} exists already; choose another name, or replace it with --overwrite")
+    write_atomic(path, save(dict(state_dict), {"format": "pt"}))
+    write_atomic(description, to_json(dataclasses.replace(config, sha256=file_sha256(path))))
+    return path
 
 
 def _map(path: Path) -> mmap.mmap:
