@@ -1,5 +1,6 @@
 """Layer groups and optimizers: which parameters share a learning rate, and how those that are trained move."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -138,6 +139,27 @@ def make_optimizer(
 
     References: decoupled weight decay, Loshchilov & Hutter, arXiv:1711.05101.
     """
+    transformation = make_transformation(
+        schedule, lrs, optimizer=optimizer, momentum=momentum, weight_decay=weight_decay, clip_norm=clip_norm
+    )
+    layer_groups(partition(params, frozen)[0], num_groups=len(lrs))  # raises for modules it does not know
+    return transformation
+
+
+def make_transformation(
+    schedule: Schedule,
+    lrs: Sequence[float],
+    *,
+    optimizer: str = "sgd",
+    momentum: float | Schedule = 0.9,
+    weight_decay: float = 0.0,
+    clip_norm: float | None = None,
+) -> optax.GradientTransformation:
+    """`make_optimizer` before it has seen parameters: every leaf's group is read off the tree that `init` is given.
+
+    Raises:
+      ValueError: for a wrong number of rates or an argument out of range.
+    """
     if len(lrs) not in GROUPS:
         raise ValueError(f"{len(lrs)} learning rates were given; give one per layer group: 1, 2, 3 or 6")
     if clip_norm is not None and clip_norm <= 0:
@@ -146,8 +168,6 @@ def make_optimizer(
         raise ValueError(f"weight_decay={weight_decay!r} must not be negative")
     if not callable(momentum) and not 0 <= momentum < 1:
         raise ValueError(f"momentum={momentum!r} must lie in [0, 1)")
-    trainable, _ = partition(params, frozen)
-    labels = layer_groups(trainable, num_groups=len(lrs))
     rates = {group_name(i): _scale_by_lr(schedule, lr) for i, lr in enumerate(lrs)}
     decay = [optax.add_decayed_weights(weight_decay, mask=decays)] if weight_decay else []
     if optimizer == "sgd":
@@ -157,7 +177,8 @@ def make_optimizer(
     else:
         raise ValueError(f"optimizer={optimizer!r} is not known; choose 'sgd' or 'adamw'")
     clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm is not None else []
-    return optax.chain(*clip, *direction, optax.multi_transform(rates, labels))
+    groups = functools.partial(layer_groups, num_groups=len(lrs))
+    return optax.chain(*clip, *direction, optax.multi_transform(rates, groups))
 
 
 def _scale_by_lr(schedule: Schedule, lr: float) -> optax.GradientTransformation:

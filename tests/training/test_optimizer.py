@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from jaxclf import schedules
 from jaxclf.config import MODULES
 from jaxclf.models.trees import leaf_paths, partition
-from jaxclf.training.optimizer import discriminative_lrs, group_lrs, layer_groups, make_optimizer
+from jaxclf.training.optimizer import (
+    discriminative_lrs,
+    group_lrs,
+    layer_groups,
+    make_optimizer,
+    make_transformation,
+)
 
 GENERATOR = np.random.default_rng(0)
 
@@ -116,6 +122,27 @@ def test_each_group_moves_at_its_own_rate():
     np.testing.assert_allclose(moved["head"]["kernel"], expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("frozen", [(), MODULES[:3], MODULES[:5]])
+def test_a_transformation_reads_the_groups_off_whatever_is_trained(frozen):
+    """Made before any tree is known, it has make_optimizer's state and moves each group at its rate."""
+    trainable, gradients = (partition(tree, frozen)[0] for tree in (PARAMS, GRADIENTS))
+    lrs, options = (0.001, 0.01, 0.1), {"weight_decay": 0.1, "clip_norm": 1.0}
+    known = make_optimizer(PARAMS, schedules.constant(), lrs, frozen=frozen, **options)
+    unknown = make_transformation(schedules.constant(), lrs, **options)
+    assert jax.tree.structure(unknown.init(trainable)) == jax.tree.structure(known.init(trainable))
+    given_labels = optax.multi_transform(
+        {f"group{i}": optax.scale_by_schedule(lambda step, lr=lr: -lr) for i, lr in enumerate(lrs)},
+        layer_groups(trainable, num_groups=3),
+    )
+    plain = optax.chain(optax.clip_by_global_norm(1.0), _decayed(), optax.trace(0.9, nesterov=True), given_labels)
+    assert jax.tree.structure(unknown.init(trainable)) == jax.tree.structure(plain.init(trainable))
+    assert same(run(unknown, trainable, gradients), run(plain, trainable, gradients))
+
+
+def _decayed():
+    return optax.add_decayed_weights(0.1, mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params))
+
+
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 5))
 def test_no_state_for_frozen_modules(number):
@@ -177,9 +204,10 @@ def test_clipping_is_global_over_groups():
         ({"weight_decay": -1.0}, "weight_decay=-1.0"),
         ({"momentum": 1.0}, "momentum=1.0"),
         ({"frozen": ("head",)}, "not a prefix"),
+        ({"params": {"neck": leaves()}}, "'neck'"),
     ],
 )
 def test_bad_arguments(change, message):
-    arguments = {"lrs": (0.1,), **change}
+    arguments = {"params": PARAMS, "schedule": schedules.constant(), "lrs": (0.1,), **change}
     with pytest.raises(ValueError, match=message):
-        make_optimizer(PARAMS, schedules.constant(), arguments.pop("lrs"), **arguments)
+        make_optimizer(**arguments)
