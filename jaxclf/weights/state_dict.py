@@ -88,7 +88,7 @@ def to_state_dict(variables: Variables, arch: str | ResNetConfig) -> dict[str, n
       ValueError: if the variables are not those of the architecture, listing both sides.
     """
     config = get_config(arch)
-    arrays = {path: np.asarray(leaf) for path, leaf in leaf_paths(variables)}
+    arrays = {path: np.asarray(leaf) for path, leaf in _leaves(variables).items()}
     found = {path: array.shape for path, array in arrays.items()}
     entries = list(_entries(config, *_head_of(found, _OUR_HEADS)))
     problem = _difference({entry.path: entry.our_shape for entry in entries if entry.path}, found)
@@ -119,8 +119,8 @@ def merge_variables(initial: Variables, pretrained: Variables, *, keep: Collecti
     unknown = [name for name in keep if name not in MODULES]
     if unknown:
         raise ValueError(f"keep: unknown module {unknown[0]!r}; expected names out of {MODULES}")
-    ours = dict(leaf_paths(initial))
-    taken = {path: leaf for path, leaf in leaf_paths(pretrained) if _module(path) not in keep}
+    ours = _leaves(initial)
+    taken = {path: leaf for path, leaf in _leaves(pretrained).items() if _module(path) not in keep}
     problem = _difference(
         {path: _kind_and_shape(leaf) for path, leaf in ours.items() if _module(path) not in keep},
         {path: _kind_and_shape(leaf) for path, leaf in taken.items()},
@@ -275,6 +275,11 @@ def _difference(expected: Mapping[str, object], found: Mapping[str, object]) -> 
         f"{len(names)} {what} ({', '.join(names[:4])}{', ..' * (len(names) > 4)})" for what, names in sides if names
     ]
     return "; ".join(parts) or None
+
+
+def _leaves(variables: Variables) -> dict[str, Any]:
+    """Path -> leaf, parameters before statistics."""
+    return dict(leaf for kind in sorted(variables, reverse=True) for leaf in leaf_paths(variables[kind], f"{kind}/"))
 
 
 def _unflatten(items: Iterable[tuple[str, Any]]) -> Variables:
