@@ -13,7 +13,7 @@ import numpy as np
 from jaxclf._progress import OnProgress
 from jaxclf.data.cache import default_num_threads
 from jaxclf.data.folders import ImageBytes, ZipMember
-from jaxclf.data.sources import DataSource, listing
+from jaxclf.data.sources import DataSource, label_names, listing
 from jaxclf.data.splits import Splits
 
 #: Columns of equal length: `parts`, `names`, `labels` (text), `checksums` (crc32; -1: nothing could be read).
@@ -112,20 +112,13 @@ def make_roster(splits: Splits, on_progress: OnProgress | None = None) -> Roster
         for part, source in parts.items():
             if source is None:
                 continue
-            rows += [(part, source.name(index), _label(source, index)) for index in range(len(source))]
+            rows += [(part, source.name(index), "|".join(label_names(source, index))) for index in range(len(source))]
             for checksum in pool.map(lambda index, source=source: _checksum(source, index), range(len(source))):
                 checksums.append(checksum)
                 if on_progress is not None and len(checksums) % 100 == 0:
                     on_progress(len(checksums), total)
     columns = dict(zip(("parts", "names", "labels"), np.array(rows, np.str_).reshape(-1, 3).T, strict=True))
     return {**columns, "checksums": np.array(checksums, np.int64)}
-
-
-def _label(source: DataSource, index: int) -> str:
-    label = source.labels[index]
-    if source.multi_label:
-        return "|".join(source.classes[i] for i in np.flatnonzero(label))
-    return source.classes[int(label)] if label >= 0 else ""
 
 
 def _checksum(source: DataSource, index: int) -> int:

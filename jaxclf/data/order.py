@@ -4,10 +4,19 @@ from collections.abc import Iterator
 
 import numpy as np
 
+#: Position in an order that stands for a padded row.
+PADDING = -1
+
 
 def _stream(*words: int) -> np.random.RandomState:
     """NumPy's frozen Mersenne Twister stream; words must not end in 0 where shorter ones exist (0 pads them)."""
     return np.random.RandomState(np.random.MT19937(np.random.SeedSequence(words)))
+
+
+def _check_counts(**values: int) -> None:
+    for name, value in values.items():
+        if value < 0:
+            raise ValueError(f"{name}={value} must not be negative")
 
 
 def epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
@@ -32,9 +41,7 @@ def epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
     >>> bool((epoch_order(0, 3, 50) == epoch_order(0, 4, 50)).all())
     False
     """
-    for name, value in (("seed", seed), ("epoch", epoch), ("num_examples", num_examples)):
-        if value < 0:
-            raise ValueError(f"{name}={value} must not be negative")
+    _check_counts(seed=seed, epoch=epoch, num_examples=num_examples)
     return _stream(seed, epoch).permutation(num_examples).astype(np.int32)
 
 
@@ -63,9 +70,7 @@ def balanced_order(seed: int, epoch: int, labels: np.ndarray, num_classes: int) 
     >>> len(order), bool(40 < (labels[order] == 1).sum() < 60)
     (100, True)
     """
-    for name, value in (("seed", seed), ("epoch", epoch)):
-        if value < 0:
-            raise ValueError(f"{name}={value} must not be negative")
+    _check_counts(seed=seed, epoch=epoch)
     labels = np.asarray(labels)
     if labels.ndim != 1:
         raise ValueError(f"balanced sampling needs one label per example; got labels of shape {list(labels.shape)}")
@@ -84,10 +89,6 @@ def balanced_order(seed: int, epoch: int, labels: np.ndarray, num_classes: int) 
     return members[first[drawn] + within].astype(np.int32)
 
 
-#: Position in an order that stands for a padded row.
-PADDING = -1
-
-
 def num_batches(num_examples: int, batch_size: int, *, train: bool) -> int:
     """Batches per epoch: in training the incomplete last batch is left out, unless it is the only one.
 
@@ -99,15 +100,7 @@ def num_batches(num_examples: int, batch_size: int, *, train: bool) -> int:
 
 
 def batch_order(order: np.ndarray, batch_size: int, *, train: bool) -> np.ndarray:
-    """An epoch's order cut or padded (with `PADDING`) to whole batches.
-
-    Args:
-      order: int32 [n].
-      batch_size: >= 1.
-      train: see `num_batches`.
-
-    Returns:
-      int32 [num_batches, batch_size].
+    """An epoch's order, int32 [n], cut or padded (with `PADDING`) to whole batches: int32 [num_batches, batch_size].
 
     >>> batch_order(np.arange(5, dtype=np.int32), 3, train=False).tolist()
     [[0, 1, 2], [3, 4, -1]]
@@ -120,27 +113,16 @@ def batch_order(order: np.ndarray, batch_size: int, *, train: bool) -> np.ndarra
 def epoch_views(seed: int, epoch: int, num_examples: int, num_views: int) -> np.ndarray:
     """Which of its `num_views` stored views each example shows in one epoch, all equally likely.
 
-    Entry i is a function of (seed, epoch, i) and `num_views` alone: not of the number of examples, their order or the
-    batch size. The stream is as frozen as that of `epoch_order`, and independent of it.
-
-    Args:
-      seed: integer >= 0.
-      epoch: epoch number >= 0, counted from the start of the run.
-      num_examples: >= 0.
-      num_views: >= 1.
+    Entry i is a function of (seed, epoch, i) and `num_views` (>= 1) alone: not of how many examples there are, their
+    order or the batch size. The stream is as frozen as that of `epoch_order`, and independent of it.
 
     Returns:
       int32 [num_examples], numbers in 0 .. num_views - 1.
 
-    Raises:
-      ValueError: for an argument out of range.
-
     >>> bool((epoch_views(0, 2, 5, 3) == epoch_views(0, 2, 9, 3)[:5]).all())
     True
     """
-    for name, value in (("seed", seed), ("epoch", epoch), ("num_examples", num_examples)):
-        if value < 0:
-            raise ValueError(f"{name}={value} must not be negative")
+    _check_counts(seed=seed, epoch=epoch, num_examples=num_examples)
     if num_views < 1:
         raise ValueError(f"num_views={num_views} must be at least 1")
     return np.floor(_stream(seed, epoch, 2).random_sample(num_examples) * num_views).astype(np.int32)
@@ -222,10 +204,7 @@ def k_folds(labels: np.ndarray, num_folds: int, seed: int = 0) -> np.ndarray:
 
 
 def _strata(labels: np.ndarray, seed: int) -> Iterator[tuple[np.ndarray, np.random.RandomState]]:
-    """The indices of each class, or combination of classes, with a stream of its own.
-
-    So adding a class does not reshuffle the others.
-    """
+    """The indices of each class, or combination of classes, with a stream of its own: another class moves none."""
     if labels.ndim == 1:
         for label in np.unique(labels):
             members = np.flatnonzero(labels == label)

@@ -62,7 +62,34 @@ class DataSource(Protocol):
     def name(self, index: int) -> str: ...
 
 
-class ImageFolder:
+class ListedImages:
+    """Pictures, names and labels that are all known from the start: what `ImageFolder` and the like have in common.
+
+    Attributes:
+      paths: of the files, or encoded pictures that hand out their bytes.
+      classes, labels: see `DataSource`.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path | ImageBytes], names: Sequence[str], labels: np.ndarray, classes: Sequence[str]
+    ):
+        self.paths, self._names = tuple(paths), tuple(names)
+        self.labels, self.classes = labels, tuple(classes)
+        self.multi_label = labels.ndim == 2
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Example:
+        label = self.labels[index]
+        return Example(self.paths[index], label if self.multi_label else int(label))
+
+    def name(self, index: int) -> str:
+        """What the picture is called in results: of a folder, the path inside; of a table, what the table says."""
+        return self._names[index]
+
+
+class ImageFolder(ListedImages):
     """Pictures in one folder per class: `root/CLASS/**/*.jpg`. Classes are the folder names, sorted.
 
     Args:
@@ -74,8 +101,6 @@ class ImageFolder:
         class that is not among `classes`.
     """
 
-    multi_label = False
-
     def __init__(self, root: str | os.PathLike[str] | Tree, *, classes: Sequence[str] | None = None):
         tree = open_tree(root) if isinstance(root, str | os.PathLike) else root
         folders = tree.folders()
@@ -84,41 +109,31 @@ class ImageFolder:
                 f"data folder {tree} holds no class folders; put each class's pictures in a folder of its own, "
                 f"for example {tree}/cat and {tree}/dog"
             )
-        self.classes = tuple(classes) if classes is not None else tuple(folders)
-        if len(self.classes) < 2:
+        classes = tuple(folders if classes is None else classes)
+        if len(classes) < 2:
             raise ValueError(
-                f"data folder {tree} holds one class only ({self.classes[0]!r}); a classifier needs at least two"
+                f"data folder {tree} holds one class only ({classes[0]!r}); a classifier needs at least two"
             )
-        unknown = [name for name in folders if name not in self.classes]
+        unknown = [name for name in folders if name not in classes]
         if unknown:
             raise ValueError(
-                f"{tree}/{unknown[0]} is a class that training does not have (training knows "
-                f"{listing(self.classes)}); add it to the training data or move it away"
+                f"{tree}/{unknown[0]} is a class that training does not have (training knows {listing(classes)}); "
+                "add it to the training data or move it away"
             )
-        self._names = tuple(path for path in tree.pictures() if "/" in path)
-        folder_of = [path.split("/", 1)[0] for path in self._names]
+        names = [path for path in tree.pictures() if "/" in path]
+        folder_of = [path.split("/", 1)[0] for path in names]
         empty = sorted(set(folders) - set(folder_of))
         if empty:
             raise ValueError(
                 f"class folder {tree}/{empty[0]} holds no pictures (looked for {listing(sorted(IMAGE_SUFFIXES))})"
                 "; fill it or remove it"
             )
-        numbers = {name: number for number, name in enumerate(self.classes)}
-        self.paths = tuple(tree.image(path) for path in self._names)
-        self.labels = np.array([numbers[name] for name in folder_of], np.int32)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Example:
-        return Example(self.paths[index], int(self.labels[index]))
-
-    def name(self, index: int) -> str:
-        """The file's path relative to the folder, with forward slashes."""
-        return self._names[index]
+        numbers = {name: number for number, name in enumerate(classes)}
+        labels = np.array([numbers[name] for name in folder_of], np.int32)
+        super().__init__([tree.image(path) for path in names], names, labels, classes)
 
 
-class ImageFiles:
+class ImageFiles(ListedImages):
     """Pictures without labels: what `predict` reads, and a test folder without classes.
 
     Args:
@@ -127,8 +142,6 @@ class ImageFiles:
       names: what each is called in results; `None` takes the paths.
     """
 
-    multi_label = False
-
     def __init__(
         self,
         paths: Sequence[str | os.PathLike[str] | ImageBytes],
@@ -136,19 +149,9 @@ class ImageFiles:
         classes: Sequence[str],
         names: Sequence[str] | None = None,
     ):
-        self.paths = tuple(Path(path) if isinstance(path, str | os.PathLike) else path for path in paths)
-        self._names = tuple(names) if names is not None else tuple(str(path) for path in self.paths)
-        self.classes = tuple(classes)
-        self.labels = np.full(len(self.paths), UNKNOWN_LABEL, np.int32)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Example:
-        return Example(self.paths[index], UNKNOWN_LABEL)
-
-    def name(self, index: int) -> str:
-        return self._names[index]
+        images = [Path(path) if isinstance(path, str | os.PathLike) else path for path in paths]
+        labels = np.full(len(images), UNKNOWN_LABEL, np.int32)
+        super().__init__(images, [str(image) for image in images] if names is None else names, labels, classes)
 
 
 class ArrayDataset:
@@ -237,6 +240,14 @@ def fingerprint(source: DataSource) -> str:
         shown = "|".join(map(str, np.flatnonzero(label))) if source.multi_label else str(int(label))
         digest.update(f"\n{source.name(index)}\0{shown}".encode())
     return digest.hexdigest()
+
+
+def label_names(source: DataSource, index: int) -> tuple[str, ...]:
+    """The classes of an example: one, several (multi-label), or none where it has none or it is not known."""
+    label = np.asarray(source.labels[index])
+    if label.ndim:
+        return tuple(source.classes[int(number)] for number in np.flatnonzero(label > 0.5))
+    return (source.classes[int(label)],) if label >= 0 else ()
 
 
 def listing(names: Sequence[str], most: int = 8) -> str:

@@ -59,12 +59,6 @@ def fold_datasets(dataset: DataSource, *, num_folds: int, fold: int, seed: int =
 
     Over all folds every example is held out exactly once. Stratified: see `jaxclf.data.order.k_folds`.
 
-    Args:
-      dataset: what to share out.
-      num_folds: at least 2, at most the number of examples.
-      fold: 0 .. num_folds - 1.
-      seed: of the folds.
-
     Raises:
       ValueError: for a fold out of range, or a class with one example, which is named.
     """
@@ -110,21 +104,14 @@ def open_data(
     Raises:
       ValueError: naming the path and the way out, for anything that cannot be trained on.
     """
-    train, valid, test = open_all_parts(data, classes=classes)
+    train, valid, test = open_parts(data, classes=classes)
     if valid is not None:
         return Splits(train, valid, "split", train, test)
     return Splits(*split_dataset(train, valid_fraction=valid_fraction, seed=seed), "drawn", train, test)
 
 
-def open_parts(
-    data: str | os.PathLike[str], *, classes: Sequence[str] | None = None
-) -> tuple[DataSource, DataSource | None]:
-    """What DATA really has: (training or everything, its own validation part or None). See `open_data`."""
-    return open_all_parts(data, classes=classes)[:2]
-
-
-def open_all_parts(data: str | os.PathLike[str], *, classes: Sequence[str] | None = None) -> Parts:
-    """What DATA really has, its test part too. See `open_data`."""
+def open_parts(data: str | os.PathLike[str], *, classes: Sequence[str] | None = None) -> Parts:
+    """What DATA really has. See `open_data`."""
     name = os.fspath(data)
     if name.startswith(TFDS_PREFIX):
         return _open_tfds(name.removeprefix(TFDS_PREFIX), classes)
@@ -134,8 +121,7 @@ def open_all_parts(data: str | os.PathLike[str], *, classes: Sequence[str] | Non
 
 
 def _open_tree(root: Tree, classes: Sequence[str] | None) -> Parts:
-    folders = root.folders()
-    train_name, valid_name, test_name = (part_folder(folders, part) for part in PART_FOLDERS)
+    train_name, valid_name, test_name = (part_folder(root.folders(), part) for part in PART_FOLDERS)
     if train_name is None and valid_name is not None and not _looks_like_class(root.child(valid_name)):
         raise ValueError(f"{root} holds {valid_name}/ but no train/; add {root}/train with one folder per class")
     if train_name is None or _looks_like_class(root.child(train_name)):

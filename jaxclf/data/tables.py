@@ -8,7 +8,7 @@ from typing import NamedTuple, TextIO
 
 import numpy as np
 
-from jaxclf.data.sources import UNKNOWN_LABEL, Example, listing
+from jaxclf.data.sources import UNKNOWN_LABEL, ListedImages, listing
 
 #: What the `split` column may say, and which part that is.
 SPLIT_NAMES = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
@@ -141,7 +141,7 @@ def _columns(path: Path, cells: list[str]) -> dict[str, int]:
     return columns
 
 
-class CsvTable:
+class CsvTable(ListedImages):
     """Pictures listed in a CSV: `file,label[,split]`, files relative to the CSV's folder. See `read_table`.
 
     Args:
@@ -168,43 +168,32 @@ class CsvTable:
         records = [record for record in table.records if split is None or record.split == split]
         if not records:
             raise ValueError(f"data table {table.path} has no lines whose split is {split}")
-        self.table = table.path
-        self.multi_label = table.multi_label
-        self.classes = table.classes if classes is None else tuple(classes)
-        if len(self.classes) < 2:
+        classes = table.classes if classes is None else tuple(classes)
+        if len(classes) < 2:
             raise ValueError(
-                f"data table {table.path} has {len(self.classes)} classes ({listing(self.classes)}) in its training "
+                f"data table {table.path} has {len(classes)} classes ({listing(classes)}) in its training "
                 "lines; a classifier needs at least two"
             )
-        numbers = {name: number for number, name in enumerate(self.classes)}
-        for record in records:
+        numbers = {name: number for number, name in enumerate(classes)}
+        paths = [table.path.parent / record.file for record in records]
+        for record, picture in zip(records, paths, strict=True):
             for label in record.labels:
                 if label not in numbers:
                     raise ValueError(
                         f"{table.path}, line {record.line}: {label!r} is a class that training does not have (training "
-                        f"knows {listing(self.classes)}); add it to the training lines or correct it"
+                        f"knows {listing(classes)}); add it to the training lines or correct it"
                     )
-            if not (table.path.parent / record.file).is_file():
+            if not picture.is_file():
                 raise ValueError(
-                    f"{table.path}, line {record.line}: {table.path.parent / record.file} does not exist; files are "
-                    "looked for relative to the table's folder"
+                    f"{table.path}, line {record.line}: {picture} does not exist; files are looked for relative to the "
+                    "table's folder"
                 )
-        if self.multi_label:
-            self.labels = np.zeros((len(records), len(self.classes)), np.float32)
-            for row, record in zip(self.labels, records, strict=True):
+        if table.multi_label:
+            labels = np.zeros((len(records), len(classes)), np.float32)
+            for row, record in zip(labels, records, strict=True):
                 row[[numbers[label] for label in record.labels]] = 1
         else:
             known = [numbers[record.labels[0]] if record.labels else UNKNOWN_LABEL for record in records]
-            self.labels = np.array(known, np.int32)
-        self.files = tuple(record.file for record in records)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> Example:
-        label = self.labels[index]
-        return Example(self.table.parent / self.files[index], label if self.multi_label else int(label))
-
-    def name(self, index: int) -> str:
-        """The file as the table names it."""
-        return self.files[index]
+            labels = np.array(known, np.int32)
+        self.table = table.path
+        super().__init__(paths, [record.file for record in records], labels, classes)

@@ -31,7 +31,7 @@ def evaluation_source(run: Run, data: str | os.PathLike[str], split: str = "auto
     if split not in ("auto", "train", "valid", "all"):
         raise ValueError(f"split={split!r} must be auto, train, valid or all")
     settings = run.recipe.settings
-    whole, held_back = open_parts(data, classes=run.classes)
+    whole, held_back, _ = open_parts(data, classes=run.classes)
     if split == "all" and held_back is not None:
         raise ValueError(f"split='all' is for a folder of class folders; {data} has a validation part of its own")
     trained_on = fingerprint(whole) == run.summary["data"]["fingerprint"]

@@ -135,7 +135,7 @@ def test_a_validation_part_is_drawn_where_there_is_none():
     assert [len(part) for part in (splits.train, splits.valid, splits.test, splits.whole)] == [24, 6, 6, 30]
     assert {number_of(splits.test[i]) for i in range(6)} == set(range(30, 36))
     assert splits.test.labels.tolist() == [number_of(splits.test[i]) % 3 for i in range(6)]
-    whole, held_back = open_parts("tfds:jaxclf_faces:1.2.0")
+    whole, held_back, _ = open_parts("tfds:jaxclf_faces:1.2.0")
     assert held_back is None and fingerprint(whole) == fingerprint(splits.whole)
 
 

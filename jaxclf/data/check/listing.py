@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from jaxclf.data.folders import PART_FOLDERS, Directory, is_image_name, part_folder
-from jaxclf.data.sources import DataSource
-from jaxclf.data.splits import TFDS_PREFIX, open_all_parts
+from jaxclf.data.sources import DataSource, label_names
+from jaxclf.data.splits import TFDS_PREFIX, open_parts
 
 #: Name of the only split of data that has none: a validation part is drawn from it later.
 WHOLE = "all"
@@ -106,7 +104,7 @@ def list_data(data: str | os.PathLike[str]) -> Listing:
     """
     if Path(data).is_dir() or not (str(data).startswith(TFDS_PREFIX) or Path(data).exists()):
         return list_folder(data)
-    train, valid, test = open_all_parts(data)
+    train, valid, test = open_parts(data)
     if valid is None and test is None:
         return list_sources({WHOLE: train})
     parts = {"train": train, "valid": valid, "test": test}
@@ -114,15 +112,9 @@ def list_data(data: str | os.PathLike[str]) -> Listing:
 
 
 def list_sources(sources: Mapping[str, DataSource]) -> Listing:
-    """Lists data sources of any kind, one per split; pictures are fetched when they are looked at, one by one.
-
-    Labels are class numbers, -1 for an unknown one, or rows [n, c] of shares, of which those above one half count.
-
-    Args:
-      sources: split -> data source.
-    """
+    """Lists data sources of any kind, by split; pictures are fetched when they are looked at, one by one."""
     records = [
-        Record(split, _label_names(source, index), source.name(index), functools.partial(_image, source, index))
+        Record(split, label_names(source, index), source.name(index), functools.partial(_image, source, index))
         for split, source in sources.items()
         for index in range(len(source))
     ]
@@ -132,13 +124,6 @@ def list_sources(sources: Mapping[str, DataSource]) -> Listing:
 
 def _image(source: DataSource, index: int) -> Any:
     return source[index].image
-
-
-def _label_names(source: DataSource, index: int) -> tuple[str, ...]:
-    label = np.asarray(source.labels[index])
-    if label.ndim == 0:
-        return (source.classes[int(label)],) if label >= 0 else ()
-    return tuple(source.classes[int(number)] for number in np.flatnonzero(label > 0.5))
 
 
 def _split_folders(root: Path, folders: list[str]) -> dict[str, str]:

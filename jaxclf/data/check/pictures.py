@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from jaxclf.data.decode import to_rgb
 
@@ -72,22 +72,20 @@ def inspect_image(image: Any) -> Facts:
         raise
     except FileNotFoundError:
         return Facts("it does not exist (a broken link?)")
-    except OSError as error:  # also Pillow's "cannot identify", "truncated", ..
-        return Facts(error.strerror or _without_buffer(str(error)))
+    except UnidentifiedImageError:  # its message names the memory that was read from, which tells nobody anything
+        return Facts("it is not a picture")
+    except OSError as error:  # also Pillow's "truncated", ..
+        return Facts(error.strerror or str(error))
     except Exception as error:  # Pillow's readers raise SyntaxError, struct.error, ... for damaged files
         return Facts(f"{type(error).__name__}: {error}")
 
 
-def _without_buffer(text: str) -> str:
-    """Pillow names the memory it reads from, which tells nobody anything."""
-    return "it is not a picture" if text.startswith("cannot identify") else text
-
-
 def _facts(image: Image.Image, file_hash: bytes) -> Facts:
     mode = image.mode
-    oddities = [*_moving(image)]
+    # MPO is what phones write: the photo, then a preview or a second view of it.
+    moving = getattr(image, "is_animated", False) and image.format != "MPO"
     image.load()
-    oddities += _odd_mode(image)
+    oddities = ["several frames or pages: only the first is seen"] * moving + _odd_mode(image)
     rgb = to_rgb(ImageOps.exif_transpose(image))
     digest = hashlib.sha256(f"{rgb.width} x {rgb.height}".encode())
     digest.update(rgb.tobytes())
@@ -97,12 +95,6 @@ def _facts(image: Image.Image, file_hash: bytes) -> Facts:
     thumbnail = np.asarray(rgb.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)).ravel()
     gradients = int.from_bytes(np.packbits(bits).tobytes())
     return Facts(None, rgb.size, mode, tuple(oddities), file_hash, digest.digest(), gradients, thumbnail)
-
-
-def _moving(image: Image.Image) -> list[str]:
-    # MPO is what phones write: the photo, then a preview or a second view of it.
-    several = getattr(image, "is_animated", False) and image.format != "MPO"
-    return ["several frames or pages: only the first is seen"] if several else []
 
 
 def _odd_mode(image: Image.Image) -> list[str]:

@@ -11,13 +11,14 @@ Warnings: "unused", "not an image", "odd mode", "tiny", "duplicate" (the same im
 import os
 import warnings
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from jaxclf._progress import OnProgress
 from jaxclf.data.cache import default_num_threads
-from jaxclf.data.check.listing import WHOLE, Finding, Listing, Record, list_data
+from jaxclf.data.check.listing import WHOLE, Finding, Listing, list_data
 from jaxclf.data.check.pictures import Facts, inspect_image, near_groups
 
 #: Shorter sides below this many pixels are reported.
@@ -53,26 +54,15 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
-        findings = {"errors": self.errors, "warnings": self.warnings}
-        listed = {
-            name: [{**finding._asdict(), "paths": list(finding.paths)} for finding in found]
-            for name, found in findings.items()
+        findings = {
+            name: [finding._asdict() | {"paths": list(finding.paths)} for finding in found]
+            for name, found in (("errors", self.errors), ("warnings", self.warnings))
         }
-        return {
-            "data": self.data,
-            "num_images": self.num_images,
-            "counts": self.counts,
-            "sizes": self.sizes,
-            "modes": self.modes,
-            **listed,
-        }
+        return vars(self) | findings
 
 
 def check_data(
-    data: str | os.PathLike[str],
-    *,
-    num_threads: int | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    data: str | os.PathLike[str], *, num_threads: int | None = None, on_progress: OnProgress | None = None
 ) -> Report:
     """Looks at every picture of a data folder and reports what is wrong with it, also where `open_data` would refuse.
 
@@ -88,11 +78,7 @@ def check_data(
 
 
 def check_listing(
-    listing: Listing,
-    *,
-    data: str,
-    num_threads: int | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    listing: Listing, *, data: str, num_threads: int | None = None, on_progress: OnProgress | None = None
 ) -> Report:
     """`check_data` for pictures that come from elsewhere. Memory: about a kilobyte per picture."""
     facts: list[Facts] = []
@@ -103,6 +89,7 @@ def check_listing(
             if on_progress is not None:
                 on_progress(len(facts), len(listing.records))
     counts = class_counts(listing)
+    unreadable, odd = find_odd_pictures(listing, facts)
     same_errors, same_warnings = find_duplicates(listing, facts)
     readable = [fact for fact in facts if fact.error is None]
     return Report(
@@ -111,14 +98,8 @@ def check_listing(
         counts=counts,
         sizes=_size_histogram(readable),
         modes=dict(Counter(fact.mode for fact in readable).most_common()),
-        errors=(*listing.errors, *_unreadable(listing.records, facts), *find_class_errors(counts), *same_errors),
-        warnings=(
-            *listing.warnings,
-            *_odd_modes(listing.records, facts),
-            *_tiny(listing.records, facts),
-            *find_imbalance(counts),
-            *same_warnings,
-        ),
+        errors=(*listing.errors, *unreadable, *find_class_errors(counts), *same_errors),
+        warnings=(*listing.warnings, *odd, *find_imbalance(counts), *same_warnings),
     )
 
 
@@ -182,6 +163,26 @@ def find_imbalance(counts: dict[str, dict[str, int]]) -> list[Finding]:
     return [Finding("imbalance", f"{text}: {sizes[most] / sizes[least]:.0f} to 1; accuracy will hide the rare class")]
 
 
+def find_odd_pictures(listing: Listing, facts: Sequence[Facts]) -> tuple[list[Finding], list[Finding]]:
+    """What is wrong with single pictures, as (errors, warnings): unreadable ones; odd modes and tiny ones."""
+    unreadable: list[Finding] = []
+    modes: defaultdict[str, list[str]] = defaultdict(list)
+    tiny: list[str] = []
+    for record, fact in zip(listing.records, facts, strict=True):
+        if fact.error is not None:
+            message = f"{record.name} cannot be read: {fact.error}"
+            unreadable.append(Finding("unreadable", message, (record.name,)))
+            continue
+        for oddity in fact.oddities:
+            modes[oddity].append(record.name)
+        if min(fact.size) < TINY:
+            tiny.append(record.name)
+    odd = [Finding("odd mode", oddity, tuple(names)) for oddity, names in sorted(modes.items())]
+    if tiny:
+        odd.append(Finding("tiny", f"shorter side below {TINY} pixels", tuple(tiny)))
+    return unreadable, odd
+
+
 def find_duplicates(listing: Listing, facts: Sequence[Facts]) -> tuple[list[Finding], list[Finding]]:
     """The same image more than once, as (errors, warnings): equal pixels once upright, or nearly equal ones."""
     groups: defaultdict[bytes, list[int]] = defaultdict(list)
@@ -214,28 +215,6 @@ def find_duplicates(listing: Listing, facts: Sequence[Facts]) -> tuple[list[Find
         message = f"{len(records)} pictures that look the same (saved anew?) in {' and '.join(splits)}"
         remarks.append(Finding("near duplicate", message, tuple(record.name for record in records)))
     return leaks + contradictions, remarks
-
-
-def _unreadable(records: Sequence[Record], facts: Sequence[Facts]) -> list[Finding]:
-    return [
-        Finding("unreadable", f"{record.name} cannot be read: {fact.error}", (record.name,))
-        for record, fact in zip(records, facts, strict=True)
-        if fact.error is not None
-    ]
-
-
-def _odd_modes(records: Sequence[Record], facts: Sequence[Facts]) -> list[Finding]:
-    found: defaultdict[str, list[str]] = defaultdict(list)
-    for record, fact in zip(records, facts, strict=True):
-        for oddity in fact.oddities:
-            found[oddity].append(record.name)
-    return [Finding("odd mode", oddity, tuple(names)) for oddity, names in sorted(found.items())]
-
-
-def _tiny(records: Sequence[Record], facts: Sequence[Facts]) -> list[Finding]:
-    pairs = zip(records, facts, strict=True)
-    names = tuple(record.name for record, fact in pairs if fact.error is None and min(fact.size) < TINY)
-    return [Finding("tiny", f"shorter side below {TINY} pixels", names)] if names else []
 
 
 def _size_histogram(facts: Sequence[Facts]) -> dict[str, int]:

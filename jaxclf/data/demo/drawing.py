@@ -194,27 +194,17 @@ def _light(dice: Dice, image: Image.Image) -> Image.Image:
     return Image.fromarray((lit.clip(0, 1) * 255 + np.float32(0.5)).astype(np.uint8))
 
 
-# --- the public functions --------------------------------------------------------------------------------------------
-
-
 def draw_face(kind: str, seed: int, *, size: int = 96) -> Image.Image:
     """Draws one cat or dog face: a pure function of its arguments, the same in every process.
 
     Args:
       kind: "cat" or "dog". With the same seed both have the same background, fur, colours, light and pose.
-      seed: Which drawing, 0 or more.
-      size: Height and width in pixels, at least 16.
+      seed: which drawing, 0 or more.
+      size: height and width of the RGB picture in pixels, at least 16.
 
-    Returns:
-      An RGB picture [size, size].
-
-    Raises:
-      ValueError: If an argument is out of range.
-
-    Example:
-      >>> drawing = draw_face("cat", 7)
-      >>> drawing.size, drawing == draw_face("cat", 7), drawing == draw_face("cat", 8)
-      ((96, 96), True, False)
+    >>> drawing = draw_face("cat", 7)
+    >>> drawing.size, drawing == draw_face("cat", 7), drawing == draw_face("cat", 8)
+    ((96, 96), True, False)
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be 'cat' or 'dog', got {kind!r}")

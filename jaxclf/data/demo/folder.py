@@ -4,9 +4,10 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
+from jaxclf._progress import OnProgress
 from jaxclf.data.demo.drawing import KINDS, draw_face
 
 FORMAT = 1  # raise it whenever the drawings change, so that an older folder is not taken for a new one
@@ -19,7 +20,7 @@ def write_drawings(
     num_valid: int = 200,
     size: int = 96,
     seed: int = 0,
-    on_progress: Callable[[int, int], object] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Path:
     """Writes the demo data set as `folder`/{train,valid}/{cat,dog}/NNNN.jpg, or reuses it if it is already there.
 
@@ -27,25 +28,20 @@ def write_drawings(
     which is removed on failure and never read again. A set with fewer drawings holds the first ones of a larger set.
 
     Args:
-      folder: Where the set belongs. Reused as it is if it already holds exactly these drawings.
-      num_train: Number of training drawings, even and at least 2: half cats, half dogs.
-      num_valid: Number of validation drawings, likewise; none of them is among the training drawings.
-      size: Height and width in pixels, at least 16.
-      seed: Which data set, 0 or more.
-      on_progress: Called with (drawings done, all drawings) now and then and at the end, not on reuse.
-
-    Returns:
-      `folder` as a path.
+      folder: where the set belongs; returned as a path.
+      num_train, num_valid: drawings for training and for validation, even and at least 2: half cats, half dogs.
+      size: height and width in pixels, at least 16.
+      seed: which data set, 0 or more.
+      on_progress: called with (drawings done, all drawings) now and then and at the end, not on reuse.
 
     Raises:
-      ValueError: If an argument is out of range, or `folder` exists and is anything else; it is left untouched.
+      ValueError: if an argument is out of range, or `folder` exists and is anything else; it is left untouched.
 
-    Example:
-      >>> import tempfile
-      >>> with tempfile.TemporaryDirectory() as scratch:
-      ...     folder = write_drawings(f"{scratch}/faces", num_train=2, num_valid=2, size=16)
-      ...     sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg"))
-      ['train/cat/0000.jpg', 'train/dog/0000.jpg', 'valid/cat/0000.jpg', 'valid/dog/0000.jpg']
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as scratch:
+    ...     folder = write_drawings(f"{scratch}/faces", num_train=2, num_valid=2, size=16)
+    ...     sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg"))
+    ['train/cat/0000.jpg', 'train/dog/0000.jpg', 'valid/cat/0000.jpg', 'valid/dog/0000.jpg']
     """
     record = {"format": FORMAT, "num_train": num_train, "num_valid": num_valid, "size": size, "seed": seed}
     for name, least in (("num_train", 2), ("num_valid", 2), ("size", 16), ("seed", 0)):
