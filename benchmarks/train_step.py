@@ -35,8 +35,8 @@ from machine import describe, spread
 
 from jaxclf import schedules
 from jaxclf.config import Preprocess, frozen_prefix
+from jaxclf.data.batches import Batch
 from jaxclf.data.cache import default_num_threads
-from jaxclf.data.loader import Batch
 from jaxclf.models import create_classifier, init_variables
 from jaxclf.training.optimizer import make_optimizer
 from jaxclf.training.state import create_train_state

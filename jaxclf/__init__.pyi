@@ -18,12 +18,12 @@ from jaxclf.config import Settings as Settings
 from jaxclf.config import frozen_prefix as frozen_prefix
 from jaxclf.data.activations import ActivationDataset as ActivationDataset
 from jaxclf.data.activations import ActivationLoader as ActivationLoader
+from jaxclf.data.batches import Batch as Batch
+from jaxclf.data.batches import LoaderState as LoaderState
 from jaxclf.data.cache import BadImage as BadImage
 from jaxclf.data.check.report import check_data as check_data
 from jaxclf.data.devices import data_mesh as data_mesh
-from jaxclf.data.loader import Batch as Batch
 from jaxclf.data.loader import Loader as Loader
-from jaxclf.data.loader import LoaderState as LoaderState
 from jaxclf.data.loader import loader_for as loader_for
 from jaxclf.data.manifest import dataset_key as dataset_key
 from jaxclf.data.manifest import record_fingerprints as record_fingerprints

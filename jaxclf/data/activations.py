@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -12,9 +12,10 @@ from jax.sharding import Mesh
 
 from jaxclf.config import AugmentName, Preprocess
 from jaxclf.data.array_file import ArrayOnDisk
+from jaxclf.data.batches import Array, Batch, EpochLoader, LoaderState, Sampling
 from jaxclf.data.cache import pictures_dir
-from jaxclf.data.loader import Array, Batch, Loader, LoaderState, Sampling
-from jaxclf.data.order import PADDING, balanced_order, batch_order, epoch_order, epoch_views, num_batches
+from jaxclf.data.loader import Loader
+from jaxclf.data.order import PADDING, epoch_views
 
 #: Where activations are kept: in the device's memory, in the host's, or in a file of which rows are read.
 Placement = Literal["device", "host", "disk"]
@@ -147,7 +148,7 @@ class ActivationBatches(Iterator[Batch]):
         self._end = 0
 
 
-class ActivationLoader:
+class ActivationLoader(EpochLoader[ActivationBatches]):
     """Batches of cached activations; used like a `Loader`, and made like one it hands out the same examples.
 
     Args:
@@ -176,16 +177,9 @@ class ActivationLoader:
         sampling: Sampling = "shuffle",
         augmented: bool | None = None,
     ):
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} must be at least 1")
-        if sampling not in get_args(Sampling):
-            raise ValueError(f"sampling={sampling!r} must be one of {', '.join(get_args(Sampling))}")
+        super().__init__(batch_size, train, seed, sampling)
         self.dataset = dataset
-        self.batch_size = batch_size
-        self.train = train
-        self.seed = seed
-        self.sampling = sampling
-        self.classes = dataset.classes
+        self.classes, self.labels, self.kept = dataset.classes, dataset.labels, dataset.index
         self.cut, self.mesh = dataset.cut, dataset.mesh
         self.preprocess = dataset.preprocess
         self.augmented = train and dataset.num_views > 1 if augmented is None else augmented
@@ -197,15 +191,6 @@ class ActivationLoader:
     def augment(self) -> AugmentName:
         """The augmentation that its batches show; a phase trained from it must ask for this one."""
         return self.dataset.augment if self.augmented else "none"
-
-    def __len__(self) -> int:
-        """Batches per epoch."""
-        return num_batches(len(self.dataset), self.batch_size, train=self.train)
-
-    @property
-    def num_examples(self) -> int:
-        """Examples of one epoch (a training epoch leaves out the incomplete last batch)."""
-        return min(len(self) * self.batch_size, len(self.dataset))
 
     def view(self, number: int) -> "ActivationLoader":
         """A loader that shows view `number` of every example: 0 is the plain one, the others serve TTA.
@@ -227,14 +212,8 @@ class ActivationLoader:
         Returns:
           int32 [batches, batch_size], twice.
         """
-        dataset, number = self.dataset, len(self.dataset)
-        if not self.train:
-            order = np.arange(number, dtype=np.int32)
-        elif self.sampling == "balanced":
-            order = balanced_order(self.seed, epoch, dataset.labels, len(self.classes))
-        else:
-            order = epoch_order(self.seed, epoch, number)
-        positions = batch_order(order, self.batch_size, train=self.train)
+        dataset = self.dataset
+        positions = self.epoch_positions(epoch)
         views: np.ndarray | int = self._view
         if self.augmented:
             drawn = epoch_views(self.seed, epoch, int(dataset.index.max()) + 1, dataset.num_views)
@@ -242,22 +221,8 @@ class ActivationLoader:
         rows = np.maximum(positions * dataset.num_views + views, 0)
         return positions, np.where(positions == PADDING, 0, rows).astype(np.int32)
 
-    def order(self, epoch: int) -> np.ndarray:
-        """int32 [batches * batch_size]: positions in the source, -1 for padding; as `Loader.order`."""
-        positions = self.epoch_rows(epoch)[0].reshape(-1)
-        return np.where(positions == PADDING, PADDING, self.dataset.index[positions]).astype(np.int32)
-
     def epoch(self, epoch: int = 0, *, start_batch: int = 0) -> ActivationBatches:
-        """The batches of epoch `epoch`, from number `start_batch` on."""
         return ActivationBatches(self, LoaderState(epoch, start_batch))
-
-    def restore(self, state: LoaderState) -> ActivationBatches:
-        """Goes on where `ActivationBatches.state` said: just the batches that had not been handed out."""
-        return self.epoch(state.epoch, start_batch=state.batch)
-
-    def __iter__(self) -> ActivationBatches:
-        """The batches of epoch 0; meant for evaluation, where every epoch is the same."""
-        return self.epoch(0)
 
 
 #: What `fit`, `predict` and `find_lr` take.

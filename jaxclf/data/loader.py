@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from jaxclf._progress import OnProgress
 from jaxclf.config import Preprocess, Settings
+from jaxclf.data.batches import Batch, EpochLoader, LoaderState, Sampling
 from jaxclf.data.cache import (
     BadImage,
     DiskCache,
@@ -24,41 +25,13 @@ from jaxclf.data.cache import (
 )
 from jaxclf.data.decode import PRESIZE_RATIO, evaluation_pixels, presize, presized_pixels
 from jaxclf.data.manifest import dataset_key, record_fingerprints
-from jaxclf.data.order import PADDING, balanced_order, batch_order, epoch_order, num_batches
+from jaxclf.data.order import PADDING
 from jaxclf.data.sources import DataSource, Example
 
 #: Where prepared pictures are kept: "memory", "disk", "none" (decoded at every access), or the first two by size.
 CacheKind = Literal["auto", "memory", "disk", "none"]
-#: How training examples are drawn: each once per epoch, or classes equally often, with repetition.
-Sampling = Literal["shuffle", "balanced"]
 #: Part of every key of a cache on disk: pictures written by another form of the code are not used.
 CACHE_VERSION = 1
-
-#: On the host when it leaves the loader, on the device when a step gets it.
-Array = np.ndarray | jax.Array
-
-
-class Batch(NamedTuple):
-    """One step's worth of examples; always `batch_size` rows, so that nothing is compiled twice.
-
-    Attributes:
-      inputs: uint8 [b, h, w, 3]; or cached activations, float [b, ...], see `jaxclf.data.activations`.
-      labels: int32 [b], class numbers; or float32 [b, c], 0 or 1 per class, of a multi-label source.
-      mask: float32 [b], 1 for an example and 0 for padding.
-      index: int32 [b], the example's position in its data source, -1 for padding.
-    """
-
-    inputs: Array
-    labels: Array
-    mask: Array
-    index: Array  # type: ignore[assignment]  # the field hides tuple.index, which nobody needs here
-
-
-class LoaderState(NamedTuple):
-    """Where a loader is: the next batch is number `batch` of epoch `epoch`. Two integers, ready for JSON."""
-
-    epoch: int
-    batch: int
 
 
 class _Ordered:
@@ -128,7 +101,7 @@ class Batches(Iterator[Batch]):
             self.close()
 
 
-class Loader:
+class Loader(EpochLoader[Batches]):
     """Batches of a data source. Holds no position: `epoch(k)` is a function of k.
 
     `cut` is None: the batches hold pictures, and not activations as those of an `ActivationLoader` do.
@@ -174,8 +147,7 @@ class Loader:
         mesh: Mesh | None = None,
     ):
         shard_index, num_shards = shard
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} must be at least 1")
+        super().__init__(batch_size, train, seed, sampling)
         if len(dataset) == 0:
             raise ValueError("the data set is empty: there is nothing to load")
         if num_shards < 1 or batch_size % num_shards:
@@ -184,22 +156,16 @@ class Loader:
             raise ValueError(f"shard={shard} must be one of 0 .. {num_shards - 1}, and how many there are")
         folder = None if isinstance(cache, str) else cache
         cache = cache if isinstance(cache, str) else "disk"
-        choices = {"cache": (cache, get_args(CacheKind)), "sampling": (sampling, get_args(Sampling))}
-        for name, (value, known) in choices.items():
-            if value not in known:
-                raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
+        if cache not in get_args(CacheKind):
+            raise ValueError(f"cache={cache!r} must be one of {', '.join(get_args(CacheKind))}")
         self.dataset = dataset
-        self.batch_size = batch_size
         self.local_batch_size = batch_size // num_shards
         self.shard, self.mesh = shard, mesh
-        self.train = train
-        self.seed = seed
-        self.sampling = sampling
-        self.classes = dataset.classes
+        self.classes, self.labels = dataset.classes, dataset.labels
         self.num_threads = num_threads or default_num_threads()
         self.preprocess = dataclasses.replace(preprocess or Preprocess(), image_size=image_size)
         self.presized = train if presized is None else presized
-        self._keep = np.arange(len(dataset), dtype=np.int32)
+        self.kept = np.arange(len(dataset), dtype=np.int32)
         side = presize(image_size) if self.presized else image_size
         if cache == "auto":
             cache = "memory" if fits_in_memory(len(dataset), side) else "disk"
@@ -220,15 +186,6 @@ class Loader:
             preprocess=what,
         )
         return DiskCache(self.dataset, transform, side, key=key, folder=folder)
-
-    def __len__(self) -> int:
-        """Batches per epoch."""
-        return num_batches(len(self._keep), self.batch_size, train=self.train)
-
-    @property
-    def num_examples(self) -> int:
-        """Examples of one epoch, over all shards (a training epoch leaves out the incomplete last batch)."""
-        return min(len(self) * self.batch_size, len(self._keep))
 
     def fill_cache(
         self, on_progress: OnProgress | None = None, *, on_bad_image: OnBadImage = "error"
@@ -254,8 +211,9 @@ class Loader:
           ValueError: if nothing would be left.
         """
         other = copy.copy(self)
-        other._keep = np.setdiff1d(self._keep, np.asarray(indices, np.int32)).astype(np.int32)
-        if len(other._keep) == 0:
+        other.kept = np.setdiff1d(self.kept, np.asarray(indices, np.int32)).astype(np.int32)
+        other.labels = self.dataset.labels[other.kept]
+        if len(other.kept) == 0:
             raise ValueError("no picture of the data set can be used: there is nothing to load")
         return other
 
@@ -266,41 +224,19 @@ class Loader:
         return other
 
     @property
-    def kept(self) -> np.ndarray:
-        """int32 [n]: positions in the data source of the examples it hands out, ascending (see `without`)."""
-        return self._keep
-
-    @property
     def pixels(self) -> str:
         """How pictures become the pixels of a batch: the name of the function in `jaxclf.data.decode`."""
         return (presized_pixels if self.presized else evaluation_pixels).__name__
 
-    def order(self, epoch: int) -> np.ndarray:
-        """int32 [batches * local batch size]: this shard's positions in the data source, -1 for padding."""
-        if not self.train:
-            order = self._keep
-        elif self.sampling == "balanced":
-            labels = self.dataset.labels[self._keep]
-            order = self._keep[balanced_order(self.seed, epoch, labels, len(self.classes))]
-        else:
-            order = self._keep[epoch_order(self.seed, epoch, len(self._keep))]
+    def epoch_positions(self, epoch: int) -> np.ndarray:
+        """int32 [batches, local batch size]: the rows of this shard, see `EpochLoader.epoch_positions`."""
         start = self.shard[0] * self.local_batch_size
-        batches = batch_order(order, self.batch_size, train=self.train)
-        return batches[:, start : start + self.local_batch_size].reshape(-1)
+        return super().epoch_positions(epoch)[:, start : start + self.local_batch_size]
 
     def epoch(self, epoch: int = 0, *, start_batch: int = 0) -> Batches:
-        """The batches of epoch `epoch`, from number `start_batch` on."""
         if self.cache == "disk":
             self.fill_cache()
         return Batches(self, LoaderState(epoch, start_batch))
-
-    def restore(self, state: LoaderState) -> Batches:
-        """Goes on where `Batches.state` said: just the batches that had not been handed out."""
-        return self.epoch(state.epoch, start_batch=state.batch)
-
-    def __iter__(self) -> Batches:
-        """The batches of epoch 0; meant for evaluation, where every epoch is the same."""
-        return self.epoch(0)
 
 
 def loader_for(

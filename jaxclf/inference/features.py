@@ -24,10 +24,11 @@ from jaxclf.augment import center_crop, make_augment, normalize, to_float
 from jaxclf.config import CUTS, AugmentName, cut_prefix
 from jaxclf.data.activations import ActivationDataset, Placement, features_dir
 from jaxclf.data.array_file import ArrayOnDisk, ArrayWriter, open_array
+from jaxclf.data.batches import Batch
 from jaxclf.data.cache import MEMORY_SHARE, physical_memory
 from jaxclf.data.decode import PRESIZE_RATIO
 from jaxclf.data.devices import check_divisible, fetch, replicate
-from jaxclf.data.loader import Batch, Loader
+from jaxclf.data.loader import Loader
 from jaxclf.data.manifest import dataset_key, record_fingerprints
 from jaxclf.inference.predict import to_device
 from jaxclf.models.classifier import Classifier

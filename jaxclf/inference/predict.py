@@ -14,8 +14,8 @@ from jaxclf._progress import OnProgress
 from jaxclf.augment import normalize, to_float
 from jaxclf.config import Preprocess
 from jaxclf.data.activations import AnyLoader
+from jaxclf.data.batches import Batch
 from jaxclf.data.devices import fetch, replicate, shard_batch
-from jaxclf.data.loader import Batch
 from jaxclf.metrics import Predictions, summarize
 from jaxclf.models.classifier import Classifier
 

@@ -10,7 +10,8 @@ import numpy as np
 from jaxclf._words import shorten
 from jaxclf.augment import make_augment, normalize
 from jaxclf.config import Preprocess
-from jaxclf.data.loader import Batch, Loader
+from jaxclf.data.batches import Batch
+from jaxclf.data.loader import Loader
 from jaxclf.plots.style import new_figure
 from jaxclf.training.program import phase_key
 from jaxclf.training.step import step_keys

@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 
 from jaxclf.config import AugmentName, Phase, Settings
 from jaxclf.data.activations import ActivationLoader, AnyLoader
+from jaxclf.data.batches import Batch
 from jaxclf.data.devices import fetch
-from jaxclf.data.loader import Batch
 from jaxclf.inference.predict import to_device
 from jaxclf.models.classifier import Classifier
 from jaxclf.schedules import exponential

@@ -13,8 +13,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxclf.data.activations import ActivationDataset, ActivationLoader, AnyLoader
+from jaxclf.data.batches import Batch
 from jaxclf.data.devices import replicate
-from jaxclf.data.loader import Batch
 from jaxclf.data.order import PADDING
 from jaxclf.models.trees import Tree, combine, partition
 from jaxclf.training.state import TrainState

@@ -10,8 +10,8 @@ from jax.sharding import Mesh
 
 from jaxclf.augment import Augment, Mix, make_augment, normalize
 from jaxclf.config import Preprocess, check_frozen, cut_prefix
+from jaxclf.data.batches import Batch
 from jaxclf.data.devices import replicated
-from jaxclf.data.loader import Batch
 from jaxclf.models.classifier import Classifier
 from jaxclf.models.trees import Tree, combine, partition
 from jaxclf.schedules import Schedule

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxclf.data import loader as loader_module
+from jaxclf.data.batches import LoaderState
 from jaxclf.data.cache import RamCache
-from jaxclf.data.loader import Loader, LoaderState
+from jaxclf.data.loader import Loader
 from jaxclf.data.order import epoch_order
 from jaxclf.data.sources import ArrayDataset, Example, ImageFolder
 

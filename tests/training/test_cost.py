@@ -11,7 +11,7 @@ from jax import ShapeDtypeStruct
 
 from jaxclf import schedules
 from jaxclf.config import MODULES, Preprocess
-from jaxclf.data.loader import Batch
+from jaxclf.data.batches import Batch
 from jaxclf.models import ResNetConfig, create_classifier
 from jaxclf.training import cost
 from jaxclf.training.flops import count_flops

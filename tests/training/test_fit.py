@@ -13,7 +13,8 @@ from coloured import HEAD, IMAGE_SIZE, coloured, loaders
 
 from jaxclf import schedules
 from jaxclf.config import Phase, Settings
-from jaxclf.data.loader import Batch, Loader
+from jaxclf.data.batches import Batch
+from jaxclf.data.loader import Loader
 from jaxclf.inference import predict as inference
 from jaxclf.metrics import summarize
 from jaxclf.models.trees import leaf_paths

@@ -13,8 +13,8 @@ from jax import ShapeDtypeStruct, export
 from jaxclf import schedules
 from jaxclf.augment import make_augment
 from jaxclf.config import MODULES, Preprocess
+from jaxclf.data.batches import Batch
 from jaxclf.data.decode import presize
-from jaxclf.data.loader import Batch
 from jaxclf.inference.predict import make_predict_step
 from jaxclf.models import ResNetConfig, create_classifier, init_variables
 from jaxclf.models.heads import HEADS

@@ -10,7 +10,7 @@ import pytest
 from jaxclf import schedules
 from jaxclf.augment import make_augment
 from jaxclf.config import MODULES, Preprocess
-from jaxclf.data.loader import Batch
+from jaxclf.data.batches import Batch
 from jaxclf.inference.predict import make_predict_step
 from jaxclf.models import create_classifier, init_variables
 from jaxclf.models.trees import leaf_paths, partition

@@ -18,7 +18,7 @@ import pytest
 
 from jaxclf import schedules
 from jaxclf.config import Preprocess, frozen_prefix
-from jaxclf.data.loader import Batch
+from jaxclf.data.batches import Batch
 from jaxclf.models import ResNetConfig, create_classifier
 from jaxclf.models.trees import combine, partition
 from jaxclf.training.optimizer import make_optimizer
