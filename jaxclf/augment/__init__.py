@@ -18,9 +18,8 @@ from jaxclf.augment.geometry import (
     random_zoom,
 )
 from jaxclf.augment.mix import Mix, cutmix, mixup
-from jaxclf.augment.pixels import center_crop, normalize, to_float
 from jaxclf.augment.presets import PRESETS, Augment, make_augment, make_pipeline
-from jaxclf.augment.sampling import sample
+from jaxclf.augment.sampling import center_crop, normalize, sample, to_float
 
 __all__ = [
     "PRESETS",

@@ -1,7 +1,4 @@
-"""What several operations draw alike: whether an image is touched at all, and the sides of a random box.
-
-Every draw has one entry per image and comes from the key and the row alone, never from what the other rows hold.
-"""
+"""What several operations draw alike, one entry per image: whether it is touched at all, and the sides of a box."""
 
 import math
 
@@ -40,8 +37,7 @@ def box_sides(key: jax.Array, num: int, area: Range, aspect: Range) -> tuple[jax
     """Width and height, as fractions of a square picture's, of boxes that always fit into it.
 
     The area is drawn from U(area) and kept; the aspect ratio r = width / height is then drawn log-uniformly (wide and
-    tall are alike) from the part of `aspect` in which a box of that area fits: area <= r <= 1 / area. So nothing is
-    drawn again and again until it fits, and large areas are as frequent as small ones.
+    tall are alike) from the part of `aspect` in which a box of that area fits: area <= r <= 1 / area.
 
     Args:
       key: a JAX key.

@@ -83,12 +83,6 @@ def random_rotate(key: jax.Array, num: int, *, max_degrees: float = 10.0, probab
 def random_zoom(key: jax.Array, num: int, *, max_zoom: float = 1.1, probability: float = 0.75) -> jax.Array:
     """Magnified by U(1, max_zoom) with the given probability; the part that is left is placed anywhere in the picture.
 
-    Args:
-      key: a JAX key.
-      num: number of images.
-      max_zoom: at least 1, so that nothing outside the picture is shown.
-      probability: of zooming at all, in [0, 1].
-
     Raises:
       ValueError: for a zoom below 1 or a probability outside [0, 1].
     """
@@ -109,8 +103,7 @@ def random_resized_crop(
     which presized pictures see to (1.15 times the output's side); a much larger picture would alias.
 
     Args:
-      key: a JAX key.
-      num: number of images.
+      key, num: a JAX key and the number of images.
       area: (smallest, largest) share of the picture, drawn uniformly; training from scratch on ImageNet uses .08.
       aspect: (smallest, largest) width / height, drawn log-uniformly within what fits; see `draws.box_sides`.
 
@@ -134,8 +127,7 @@ def random_warp(key: jax.Array, num: int, *, max_warp: float = 0.2, probability:
     four corners determine the matrix. 1 is half the picture's side.
 
     Args:
-      key: a JAX key.
-      num: number of images.
+      key, num: a JAX key and the number of images.
       max_warp: in [0, .5); from .5 on the horizon could enter the picture.
       probability: of warping at all, in [0, 1].
 

@@ -68,19 +68,7 @@ def cutmix(
 
     The box has the picture's proportions and, before it is cut at the border, 1 - lambda of its area, with lambda ~
     Beta(alpha, alpha) for each image; its centre is anywhere. The targets follow the pixels that really changed.
-
-    Args:
-      key: a JAX key.
-      images: float [b, h, w, c], normalised or not.
-      targets: float [b, classes]: one-hot, smoothed or multi-hot.
-      mask: [b], not 0 for real rows.
-      alpha: positive.
-
-    Returns:
-      (images, targets), float32 in the input's shapes.
-
-    Raises:
-      ValueError: for `alpha` not positive, or counts that differ.
+    Arguments, result and errors are those of `mixup`.
 
     References: Yun et al., arXiv:1905.04899 (2019).
     """

@@ -15,8 +15,7 @@ from jaxclf.augment.geometry import (
     random_rotate,
     random_zoom,
 )
-from jaxclf.augment.pixels import center_crop, to_float
-from jaxclf.augment.sampling import sample
+from jaxclf.augment.sampling import center_crop, sample, to_float
 
 #: (key, uint8 [b, h, w, c]) -> float32 [b, size, size, c] in [0, 1].
 Augment = Callable[[jax.Array, jax.typing.ArrayLike], jax.Array]
@@ -47,9 +46,7 @@ def make_pipeline(image_size: int, *, geometry: Sequence[Geometry] = (), colour:
     Raises:
       ValueError: for an image size below 1.
 
-    >>> from functools import partial
-    >>> from jaxclf.augment import random_erasing, random_flip, random_warp
-    >>> augment = make_pipeline(8, geometry=(random_flip, random_warp), colour=(partial(random_erasing, fill=0.5),))
+    >>> augment = make_pipeline(8, geometry=(random_flip, random_zoom), colour=(random_lighting,))
     >>> jax.eval_shape(augment, jax.random.key(0), jax.numpy.zeros((2, 9, 9, 3), "uint8")).shape
     (2, 8, 8, 3)
     """
