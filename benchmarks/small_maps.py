@@ -16,7 +16,8 @@ from flax import linen as nn
 from jax import lax
 from machine import describe, spread
 
-from jaxclf.models.conv import convolution, max_pool
+from jaxclf.models.conv import convolution
+from jaxclf.models.pool import max_pool
 
 NUMBERS = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 Sides = tuple[int, int]

@@ -17,8 +17,7 @@ import jax
 import numpy as np
 from machine import describe, spread
 
-from jaxclf.models import HeadKind
-from jaxclf.models.head_init import create_head
+from jaxclf.models import HeadKind, create_head
 from jaxclf.training.losses import make_loss
 from jaxclf.training.sweep.judge import held_out_rows
 from jaxclf.training.sweep.members import _first_state, _make_epoch, _orders

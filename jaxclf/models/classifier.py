@@ -10,7 +10,8 @@ import numpy as np
 from flax import linen as nn
 
 from jaxclf.config import CUTS, MODULES, check_frozen
-from jaxclf.models.heads import HEADS, ConcatHead, HeadKind, LinearHead, average_half
+from jaxclf.models.heads import HEADS, ConcatHead, HeadKind, LinearHead, create_head
+from jaxclf.models.pool import average_half
 from jaxclf.models.registry import get_config
 from jaxclf.models.resnet import ResNet, ResNetConfig
 
@@ -59,8 +60,7 @@ class Classifier(nn.Module):
     def setup(self) -> None:
         self.body = ResNet(self.config, self.dtype)
         if self.num_classes:
-            linear = self.head_kind == "linear"
-            self.head = LinearHead(self.num_classes, self.dropout) if linear else ConcatHead(self.num_classes)
+            self.head = create_head(self.head_kind, self.num_classes, dropout=self.dropout)
 
     def __call__(
         self,
@@ -75,8 +75,8 @@ class Classifier(nn.Module):
     ) -> jax.Array:
         """Logits of images, or any stretch of the network between two cuts.
 
-        All arguments but `x` and `mask` are static. In training, BatchNorm normalises with and updates the batch's
-        statistics, so `batch_stats` must be mutable, and dropout needs the `dropout` key.
+        All arguments but `x` and `mask` are static. In training `batch_stats` must be mutable, and dropout needs the
+        `dropout` key.
 
         Args:
           x: [b, h, w, in_channels], normalised, floating point; or the activation of the cut `start`.
@@ -185,6 +185,25 @@ def init_variables(model: Classifier, key: jax.Array, *, image_size: int = 224) 
     }
     stats = jax.tree.map_with_path(_constant, shapes["batch_stats"])
     return {"params": params, "batch_stats": stats}
+
+
+def init_head(head: LinearHead | ConcatHead, key: jax.Array, width: int) -> Variables:
+    """Random initial variables of a head: to the bit what `init_variables(classifier, key)` gives its head.
+
+    Args:
+      head: from `create_head`.
+      key: random key.
+      width: 2c, columns of the pooled features.
+
+    Returns:
+      `{"params": .., "batch_stats": ..}` of the head alone, float32; a linear head has no statistics, `{}`.
+    """
+    pooled = jax.ShapeDtypeStruct((1, width), jnp.float32)
+    shapes = jax.eval_shape(lambda key, x: head.init(key, x, train=False), jax.random.key(0), pooled)
+    return {
+        "params": _draw(jax.random.fold_in(key, 1), shapes["params"]),
+        "batch_stats": _draw(key, shapes["batch_stats"]) if "batch_stats" in shapes else {},
+    }
 
 
 def _draw(key: jax.Array, shapes: Variables) -> Variables:

@@ -1,11 +1,10 @@
-"""Convolution and max-pool in the forms that XLA runs fast, forwards and backwards; the results are the same.
+"""Convolution in the form that XLA runs fast, forwards and backwards; the results are the same.
 
 XLA's CPU convolution falls back to a naive loop on feature maps smaller than about 4 x 4, which is what small pictures
 leave for the last stage: 3x3, 512 -> 512 channels, batch 32 on a 2 x 2 map takes 276 ms forwards and 583 ms with its
-gradients, as one matrix product 5 and 12 ms. A max-pool's gradient (select-and-scatter) takes 111 ms where that of nine
-shifted maxima takes 18. Measured by `benchmarks/small_maps.py`, see `benchmarks/results/`.
+gradients, as one matrix product 5 and 12 ms. Measured by `benchmarks/small_maps.py`, see `benchmarks/results/`.
 
-The forms are the same on every platform, so a network computes by the same formulas wherever it is trained. GPU and TPU
+The form is the same on every platform, so a network computes by the same formulas wherever it is trained. GPU and TPU
 do convolutions on so small maps as matrix products anyway; `lax.platform_dependent` would give them the convolution
 back, at the price of a branch around each one, forwards and backwards.
 """
@@ -54,16 +53,6 @@ def convolution(
         )
     patches = jnp.concatenate(shifted(x, kernel.shape[:2], strides, padding), axis=-1)  # [b, oh, ow, kh * kw * c]
     return jnp.matmul(patches, kernel.reshape(-1, kernel.shape[-1]), precision=precision)
-
-
-def max_pool(x: jax.Array, size: int = 3, stride: int = 2, padding: int = 1) -> jax.Array:
-    """Maximum over `size` x `size` windows of [b, h, w, c], padded with -inf; of equal maxima each gets a share of the
-    gradient."""
-    out: jax.Array | None = None
-    for view in shifted(x, (size, size), (stride, stride), ((padding, padding),) * 2, fill=-jnp.inf):
-        out = view if out is None else jnp.maximum(out, view)
-    assert out is not None  # a window has at least one position
-    return out
 
 
 def shifted(

@@ -13,6 +13,7 @@ from flax import linen as nn
 from jax import lax
 
 from jaxclf.models.norm import BatchNorm
+from jaxclf.models.pool import average_half
 
 HEADS = ("linear", "concat")
 """Kinds of head that `create_classifier` knows."""
@@ -37,11 +38,6 @@ def narrow_product(x: jax.Array, kernel: jax.Array, dimension_numbers: Any, prec
         return lax.dot_general(x, kernel, dimension_numbers, precision=precision)
     transposed = lax.optimization_barrier(kernel.T)  # [c, k]
     return lax.dot_general(x, transposed, (((x.ndim - 1,), (1,)), ((), ())), precision=precision)
-
-
-def average_half(pooled: jax.Array) -> jax.Array:
-    """The average pool [b, c] out of the pooled activation [b, 2c]."""
-    return pooled[:, pooled.shape[-1] // 2 :]
 
 
 class LinearHead(nn.Module):
@@ -89,3 +85,19 @@ class ConcatHead(nn.Module):
         x = BatchNorm(name="bn2")(x, use_running_average=not train, mask=mask)
         x = nn.Dropout(self.dropouts[1], deterministic=not train)(x)
         return nn.Dense(self.num_classes, kernel_init=_lecun_normal, dot_general=narrow_product, name="fc2")(x)
+
+
+def create_head(kind: HeadKind, num_classes: int, *, dropout: float = 0.0) -> LinearHead | ConcatHead:
+    """The head that a `Classifier` with the same arguments has.
+
+    Args:
+      kind: "linear" or "concat".
+      num_classes: logits per example.
+      dropout: of the linear head, in [0, 1); the concat head has its own.
+
+    Raises:
+      ValueError: for an unknown kind.
+    """
+    if kind not in HEADS:
+        raise ValueError(f"head: expected one of {HEADS}, got {kind!r}")
+    return LinearHead(num_classes, dropout) if kind == "linear" else ConcatHead(num_classes)

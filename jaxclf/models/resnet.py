@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from jaxclf.config import CUTS, MODULES
-from jaxclf.models.conv import convolution, max_pool
+from jaxclf.models.conv import convolution
 from jaxclf.models.norm import BatchNorm
+from jaxclf.models.pool import average_pool_2x2, concat_pool, max_pool
 
 _he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -129,21 +129,6 @@ def _conv(features: int, kernel: int, stride: int, dtype: Any, name: str, *, gro
         conv_general_dilated=convolution,
         name=name,
     )
-
-
-def average_pool_2x2(x: jax.Array) -> jax.Array:
-    """2x2 mean of [b, h, w, c] with stride 2; an odd last row or column averages the pixels there are."""
-    height, width = x.shape[1:3]
-    padding = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))
-    total = jax.lax.reduce_window(x, 0.0, jax.lax.add, (1, 2, 2, 1), (1, 2, 2, 1), padding)
-    rows, columns = (np.minimum(size - np.arange(0, size, 2), 2) for size in (height, width))
-    return total / jnp.asarray(np.outer(rows, columns)[..., None], x.dtype)
-
-
-def concat_pool(x: jax.Array) -> jax.Array:
-    """Global pools of [b, h, w, c] as float32 [b, 2c]: the maximum first, then the average."""
-    x = x.astype(jnp.float32)
-    return jnp.concatenate([x.max((1, 2)), x.mean((1, 2))], axis=-1)
 
 
 class Stem(nn.Module):

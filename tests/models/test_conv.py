@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from jaxclf.models.conv import MAX_PRODUCT_POSITIONS, convolution, max_pool
+from jaxclf.models.conv import MAX_PRODUCT_POSITIONS, convolution
+from jaxclf.models.pool import max_pool
 
 GENERATOR = np.random.default_rng(0)
 

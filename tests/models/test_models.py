@@ -21,7 +21,7 @@ from jaxclf.models import (
     init_variables,
     list_archs,
 )
-from jaxclf.models.resnet import average_pool_2x2
+from jaxclf.models.pool import average_pool_2x2
 
 CONFIGS = {"basic": BASIC, "rich": RICH}
 IMAGES = np.random.default_rng(0).standard_normal((3, 36, 44, 3)).astype(np.float32)  # odd sizes from stage2 on

@@ -10,8 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from jaxclf import sweep_heads
 from jaxclf.data.order import epoch_order, k_folds
 from jaxclf.metrics import Predictions, summarize
-from jaxclf.models import ResNetConfig, create_classifier, init_variables
-from jaxclf.models.head_init import create_head, init_head
+from jaxclf.models import ResNetConfig, create_classifier, create_head, init_head, init_variables
 from jaxclf.schedules import cosine
 from jaxclf.training.losses import make_loss, weighted_mean
 from jaxclf.training.optimizer import make_optimizer

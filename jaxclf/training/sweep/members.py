@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from jaxclf.data.devices import fetch, place, replicated, sharded
 from jaxclf.data.order import epoch_order
-from jaxclf.models.head_init import init_head
+from jaxclf.models import init_head
 from jaxclf.models.trees import Tree
 from jaxclf.schedules import cosine
 from jaxclf.training.losses import weighted_mean

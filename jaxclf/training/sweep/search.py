@@ -12,8 +12,7 @@ from jaxclf._progress import OnProgress
 from jaxclf.data.cache import MEMORY_SHARE, physical_memory
 from jaxclf.data.devices import replicate
 from jaxclf.data.order import k_folds
-from jaxclf.models import HeadKind
-from jaxclf.models.head_init import create_head
+from jaxclf.models import HeadKind, create_head
 from jaxclf.training.losses import MULTI_LABEL_LOSSES, SINGLE_LABEL_LOSSES, Loss, make_loss
 from jaxclf.training.sweep.members import member_variables, train_members
 from jaxclf.training.sweep.table import Setting, Sweep, choose, make_rows

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.models import ConcatHead, LinearHead
-from jaxclf.models.head_init import init_head
+from jaxclf.models import ConcatHead, LinearHead, init_head
 from jaxclf.models.trees import Tree
 from jaxclf.training.losses import Loss
 
