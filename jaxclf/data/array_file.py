@@ -11,11 +11,13 @@ import os
 import struct
 import tempfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from jaxclf._progress import OnProgress
 
 try:
     import fcntl
@@ -36,9 +38,7 @@ class ArrayOnDisk:
     Rows are read when they are asked for and kept by the system's own file cache. They are not memory-mapped: a mapping
     whose file is cut off kills the process, a read only fails.
 
-    Attributes:
-      shape, dtype: of the whole array [n, ...].
-      note: the JSON that was stored beside it.
+    `note` is the JSON that was stored beside the array.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype, note: dict[str, Any]):
@@ -50,12 +50,7 @@ class ArrayOnDisk:
         return self.shape[0]
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Row `index`, a copy of its own; from any number of threads.
-
-        Raises:
-          IndexError: for a row that does not exist.
-          ArrayFileError: naming the file, if it was cut off meanwhile.
-        """
+        """Row `index`, a copy of its own, for any number of threads. `ArrayFileError` if the file was cut off since."""
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         data = os.pread(self._file, self._row_bytes, index * self._row_bytes)
@@ -68,18 +63,10 @@ class ArrayOnDisk:
             os.close(self._file)
 
 
-def open_array(
-    path: str | os.PathLike[str], key: str, on_progress: Callable[[int, int], None] | None = None
-) -> ArrayOnDisk | None:
+def open_array(path: str | os.PathLike[str], key: str, on_progress: OnProgress | None = None) -> ArrayOnDisk | None:
     """Opens a finished array file and checks every row against its checksum.
 
-    Args:
-      path: the file.
-      key: what the array was made from; a file with another key is stale.
-      on_progress: called with (rows checked, rows).
-
-    Returns:
-      None if there is no such file, or it is stale, cut short, or damaged anywhere.
+    None if there is no such file, or it is stale (made with another `key`), cut short, or damaged anywhere.
     """
     path = Path(path)
     try:
@@ -122,13 +109,8 @@ class ArrayWriter:
     writer of the same key finds them and `missing` names only the rest. While one process fills a file, another that
     wants the same one writes a private copy; whichever finishes last is kept, and both hold the same rows.
 
-    Args:
-      path: where the finished file goes; its folder is made.
-      shape, dtype: of the array [n, ...].
-      key: what the array is made from.
-
-    Raises:
-      ArrayFileError: naming the file, if it cannot be written.
+    `path` is where the finished file goes (its folder is made), `key` what the array [n, ...] is made from. What cannot
+    be written, here or later, is an `ArrayFileError` that names the file.
     """
 
     def __init__(self, path: str | os.PathLike[str], shape: tuple[int, ...], dtype: Any, key: str):
@@ -192,12 +174,7 @@ class ArrayWriter:
         return np.flatnonzero(~self._done)
 
     def write(self, index: int, row: np.ndarray) -> None:
-        """Writes one row; threads may write different rows at once.
-
-        Raises:
-          ValueError: for a row of another shape or type.
-          ArrayFileError: naming the file, when the disk is full.
-        """
+        """Writes one row; threads may write different rows at once. ValueError for another shape or type."""
         if row.shape != self.shape[1:] or row.dtype != self.dtype:
             raise ValueError(f"row {index} is {row.dtype} {list(row.shape)}, not {self.dtype} {list(self.shape[1:])}")
         data = np.ascontiguousarray(row).tobytes()
@@ -210,15 +187,9 @@ class ArrayWriter:
         self._checksums[index], self._done[index] = checksum, True
 
     def finish(self, note: dict[str, Any] | None = None, *, without: Sequence[int] = ()) -> Path:
-        """Puts the file in its place.
+        """Puts the file in its place, with `note`, any JSON.
 
-        Args:
-          note: any JSON, returned by `open_array`.
-          without: rows that were left out on purpose; they read as zeros.
-
-        Raises:
-          ValueError: if other rows are missing.
-          ArrayFileError: naming the file, when the disk is full.
+        Rows in `without` were left out on purpose and read as zeros; ValueError if others are missing.
         """
         missing = np.setdiff1d(self.missing, np.asarray(without, np.int64))
         if len(missing):

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from jaxclf._jax import default_cache_dir
-from jaxclf._progress import OnProgress
+from jaxclf._progress import OnProgress, within
 from jaxclf.data.array_file import ArrayFileError, ArrayOnDisk, ArrayWriter, open_array
 from jaxclf.data.sources import DataSource, Example
 
@@ -78,19 +78,7 @@ class Prepared:
     def fill(
         self, *, num_threads: int, on_progress: OnProgress | None = None, on_bad_image: OnBadImage = "error"
     ) -> tuple[BadImage, ...]:
-        """Transforms every picture once, to find those that cannot be read; nothing is kept.
-
-        Args:
-          num_threads: how many at a time.
-          on_progress: called after each picture.
-          on_bad_image: "error" raises for the first bad picture, in order; "skip" goes on.
-
-        Returns:
-          The bad pictures, in order; none with "error".
-
-        Raises:
-          ValueError: for a picture that cannot be read, naming it.
-        """
+        """Transforms every picture once, to find those that cannot be read; nothing is kept. As `Loader.fill_cache`."""
         return self._each(range(len(self)), lambda index: self[index], num_threads, on_progress, on_bad_image)
 
     def _each(
@@ -101,20 +89,20 @@ class Prepared:
         on_progress: OnProgress | None,
         on_bad_image: OnBadImage,
     ) -> tuple[BadImage, ...]:
+        """`work` on each; the bad pictures, in order. Those of the data set that are not among `indices` are done."""
         bad: list[BadImage] = []
-        before = len(self) - len(indices)
+        on_progress = within(on_progress, len(self) - len(indices), len(self))
         with ThreadPoolExecutor(num_threads) as pool:
             jobs = [(int(index), pool.submit(work, int(index))) for index in indices]
             try:
-                for done, (index, job) in enumerate(jobs, before + 1):
+                for done, (index, job) in enumerate(jobs, 1):
                     try:
                         job.result()
                     except ValueError as error:
                         if on_bad_image == "error" or isinstance(error, ArrayFileError):
                             raise
                         bad.append(BadImage(index, self.name(index), str(error)))
-                    if on_progress is not None:
-                        on_progress(done, len(self))
+                    on_progress(done, len(jobs))
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -177,34 +165,24 @@ class DiskCache(Prepared):
         """
         if self._rows is not None:
             return ()
-        found = open_array(self.path, self.key, on_progress)
-        if found is None:
-            bad = self._build(num_threads, on_progress, on_bad_image)
-            found = open_array(self.path, self.key)
-            if found is None:
-                raise ValueError(f"the cache {self.path} was damaged while it was written; remove it and try again")
-            if bad:
-                self.path.unlink(missing_ok=True)  # it stays readable as long as it is open
-        else:
-            bad = ()
-        self._rows = found
-        return bad
-
-    def _build(
-        self, num_threads: int, on_progress: OnProgress | None, on_bad_image: OnBadImage
-    ) -> tuple[BadImage, ...]:
+        self._rows = open_array(self.path, self.key, on_progress)
+        if self._rows is not None:
+            return ()
         writer = ArrayWriter(self.path, (len(self), self.side, self.side, 3), np.uint8, self.key)
+
+        def work(index: int) -> None:
+            writer.write(index, self.transform(self.source[index].image))
+
         try:
-            bad = self._each(
-                writer.missing,
-                lambda index: writer.write(index, self.transform(self.source[index].image)),
-                num_threads,
-                on_progress,
-                on_bad_image,
-            )
+            bad = self._each(writer.missing, work, num_threads, on_progress, on_bad_image)
             writer.finish(without=[picture.index for picture in bad])
         finally:
             writer.close()
+        self._rows = open_array(self.path, self.key)
+        if self._rows is None:
+            raise ValueError(f"the cache {self.path} was damaged while it was written; remove it and try again")
+        if bad:
+            self.path.unlink(missing_ok=True)  # it stays readable as long as it is open
         return bad
 
     def __getstate__(self) -> dict[str, object]:

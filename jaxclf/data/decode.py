@@ -86,17 +86,13 @@ def grey_rows(image: Image.Image) -> int:
 
 
 def is_cut_short(data: bytes, image: Image.Image) -> bool:
-    """Whether a decoded JPEG's grey bottom is missing data and not part of the picture.
+    """Whether the grey bottom of `image`, which `data` decoded to, is missing data and not part of the picture.
 
     libjpeg draws what it has no data for as mid-grey and only warns, and Pillow does not pass the warning on: a flipped
     byte that makes an end marker, or a height in the header larger than what was stored, would go unseen. A grey
     bottom is therefore looked at twice: the file is decoded again without its end marker, and rows that were really
     stored come out all the same. Progressive files cannot be tried like that; they count as cut short if more than
     half of the picture is such grey.
-
-    Args:
-      data: the whole file.
-      image: what it decoded to, at any scale.
     """
     rows = grey_rows(image)
     if rows == 0:
@@ -266,16 +262,7 @@ def presize(image_size: int) -> int:
 
 
 def jpeg_thumbnail(pixels: np.ndarray, *, side: int = 160, quality: int = 80) -> bytes:
-    """A JPEG file of uint8 [h, w, 3] pixels, made smaller where its longer side exceeds `side`.
-
-    Args:
-      pixels: the picture.
-      side: the longest side in pixels, >= 1.
-      quality: of the JPEG, 1 to 95.
-
-    Raises:
-      ValueError: for other pixels, or settings out of range.
-    """
+    """A JPEG file of uint8 [h, w, 3] pixels, of quality 1 to 95; made smaller where the longer side exceeds `side`."""
     pixels = np.asarray(pixels)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise ValueError(f"pixels must be uint8 [h, w, 3]; found {pixels.dtype} {list(pixels.shape)}")

@@ -69,18 +69,12 @@ def _digest(*what: Any) -> bytes:
 
 
 def dataset_key(digests: np.ndarray, **what: Any) -> str:
-    """sha256 over fingerprints, in order, and over whatever else a result depends on.
+    """sha256 over fingerprints, in order, and over whatever else a result depends on: 64 hexadecimal digits.
 
     Args:
       digests: uint8 [n, 32] from `record_fingerprints`.
       **what: JSON values: strings, finite numbers, booleans, None, and lists, tuples and dicts of them. Their order
         does not count.
-
-    Returns:
-      64 hexadecimal digits.
-
-    Raises:
-      ValueError: for digests of another shape or type, or a value that JSON cannot hold, which is named.
 
     >>> digests = np.zeros((2, 32), np.uint8)
     >>> dataset_key(digests, size=224, dtype="float16") == dataset_key(digests, dtype="float16", size=224)
@@ -134,11 +128,7 @@ def _checksum(source: DataSource, index: int) -> int:
 
 
 def roster_differences(before: Roster, after: Roster) -> list[str]:
-    """What changed between two rosters, a line per kind of change; [] where nothing did.
-
-    Args:
-      before, after: from `make_roster`. Names tell pictures apart, within their part.
-    """
+    """What changed between two rosters, a line per kind of change. Names tell pictures apart, within their part."""
     old, new = (
         {
             (str(part), str(name)): (str(label), int(checksum))

@@ -33,9 +33,6 @@ def epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
     Returns:
       int32 [num_examples], a permutation of 0 .. num_examples - 1.
 
-    Raises:
-      ValueError: for a negative argument.
-
     >>> sorted(epoch_order(0, 3, 5).tolist())
     [0, 1, 2, 3, 4]
     >>> bool((epoch_order(0, 3, 50) == epoch_order(0, 4, 50)).all())
@@ -53,8 +50,7 @@ def balanced_order(seed: int, epoch: int, labels: np.ndarray, num_classes: int) 
     frozen as that of `epoch_order`, and independent of it.
 
     Args:
-      seed: integer >= 0.
-      epoch: epoch number >= 0, counted from the start of the run.
+      seed, epoch: as for `epoch_order`.
       labels: int [n], class numbers in 0 .. num_classes - 1.
       num_classes: >= 1.
 

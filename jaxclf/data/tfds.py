@@ -103,11 +103,7 @@ def _check_feature(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def split_names(name: str, data_dir: str | os.PathLike[str] | None = None) -> tuple[str, ...]:
-    """Names of a prepared data set's splits.
-
-    Raises:
-      ValueError: see `find_prepared`.
-    """
+    """Names of a prepared data set's splits, see `find_prepared`."""
     return tuple(_builder(name, find_prepared(name, data_dir)).info.splits)
 
 

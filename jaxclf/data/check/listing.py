@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from jaxclf.data.folders import PART_FOLDERS, Directory, is_image_name, part_folder
 from jaxclf.data.sources import DataSource, label_names
-from jaxclf.data.splits import TFDS_PREFIX, open_parts
+from jaxclf.data.splits import open_parts
 
 #: Name of the only split of data that has none: a validation part is drawn from it later.
 WHOLE = "all"
@@ -67,15 +67,8 @@ def list_folder(data: str | os.PathLike[str]) -> Listing:
 
     `train/CLASS/*`, `valid|val|validation/CLASS/*` and `test/` with or without classes; or `CLASS/*`, which is then the
     one split "all". Hidden files and folders are passed over.
-
-    Raises:
-      ValueError: if `data` is not a folder.
     """
-    root = Path(data)
-    if not root.is_dir():
-        kind = "is a file, not a folder" if root.exists() else "does not exist"
-        raise ValueError(f"data folder {root} {kind}; give a folder that holds one folder per class")
-    found = _Found()
+    root, found = Path(data), _Found()
     folders = Directory(root).folders()
     splits = _split_folders(root, folders)
     if not splits:
@@ -102,7 +95,7 @@ def list_data(data: str | os.PathLike[str]) -> Listing:
     Raises:
       ValueError: if there is no such data, or, but for folders, if it cannot be opened.
     """
-    if Path(data).is_dir() or not (str(data).startswith(TFDS_PREFIX) or Path(data).exists()):
+    if Path(data).is_dir():
         return list_folder(data)
     train, valid, test = open_parts(data)
     if valid is None and test is None:
