@@ -3,6 +3,8 @@
 
 VENV ?= .venv
 JOBS ?= 2
+# Those that need neither another library nor data.
+QUESTIONS ?= import_time frozen_steps small_maps sweep load_weights scaling
 BIN := $(VENV)/bin
 export PYTHON VENV
 
@@ -30,8 +32,7 @@ format: $(VENV)/.installed-test  ## mend what ruff can mend
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed-bench  ## the benchmarks that need no peer
-	$(BIN)/python benchmarks/import_time.py
-	$(BIN)/python benchmarks/frozen_steps.py
+	for question in $(QUESTIONS); do $(BIN)/python benchmarks/run.py $$question || exit 1; done
 
 $(VENV)/.installed: pyproject.toml .ci/venv
 	@bash .ci/venv .

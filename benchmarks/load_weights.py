@@ -1,18 +1,16 @@
 """How long does it take, and how much memory, to load and convert a weights file of about 100 MB?
 
-    python benchmarks/load_weights.py [--arch resnet50] [--runs 7]
-
 Writes random float32 weights as .safetensors, as .pth (PyTorch's zip format) and as legacy .pth, without PyTorch. Every
-run is a process of its own, timed from the call until all variables are there as NumPy arrays; imports come before, and
-the file is in the page cache. Memory is the process's highest resident size during the call less its size before,
+turn is a process of its own, timed from the call until all variables are there as NumPy arrays; imports come before,
+and the file is in the page cache. Memory is the process's highest resident size during the call less its size before,
 which counts the mapped file too. The target is under 1 s and under 2.5 times the file's size.
 """
 
-import argparse
+import dataclasses
+import functools
 import io
 import json
 import pickle
-import statistics
 import struct
 import subprocess
 import sys
@@ -22,12 +20,49 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from machine import describe
+from harness import Run
 from safetensors.numpy import save_file
 
 from jaxclf.models import create_classifier, init_variables
 from jaxclf.weights.state_dict import to_state_dict
 from jaxclf.weights.torch import LEGACY_MAGIC
+
+TURNS = 7
+WARM_UP = 0
+peer = None
+SMOKE = {"file": "zip.pth", "arch": "resnet10t"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    file: str = "w.safetensors"
+    call: str = "load_weights"
+    arch: str = "resnet50"  # 102 MB
+
+
+def cases() -> list[Case]:
+    return [Case(file, call) for file in WRITERS for call in ("read_state_dict + convert", "load_weights")]
+
+
+def ours(case: Case) -> Run:
+    folder = tempfile.TemporaryDirectory()
+    path = Path(folder.name) / case.file
+    WRITERS[case.file](_arrays(case.arch), path)
+    size = path.stat().st_size
+    command = [sys.executable, "-c", CHILD, case.call, str(path), case.arch]
+
+    def turn(number: int) -> dict[str, float]:
+        seconds, memory = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        return {"seconds": seconds, "memory MB": memory / 1e6, "memory over the file": memory / size}
+
+    return Run(f"{case.call} of {case.file}", turn, notes={"file MB": size / 1e6}, close=folder.cleanup)
+
+
+@functools.lru_cache(1)
+def _arrays(arch: str) -> dict[str, np.ndarray]:
+    variables = init_variables(create_classifier(arch, 1000), jax.random.key(0), image_size=64)
+    return to_state_dict(jax.device_get(variables), arch)
+
 
 CHILD = """
 import json, sys, time
@@ -95,35 +130,8 @@ def write_legacy(arrays: dict[str, np.ndarray], path: Path) -> None:
     path.write_bytes(buffer.getvalue())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arch", default="resnet50", help="resnet50 has 102 MB")
-    parser.add_argument("--runs", type=int, default=7, help="processes per line")
-    args = parser.parse_args()
-    print(describe("numpy", "safetensors"))
-    variables = init_variables(create_classifier(args.arch, 1000), jax.random.key(0), image_size=64)
-    arrays = to_state_dict(jax.device_get(variables), args.arch)
-    print(f"{'file':14} {'MB':>6} {'call':26} {'median s':>9} {'spread s':>15} {'memory':>8} {'x file':>7}")
-    with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder) / name for name in ("w.safetensors", "zip.pth", "legacy.pth")]
-        save_file(arrays, paths[0])
-        write_zip(arrays, paths[1])
-        write_legacy(arrays, paths[2])
-        for path in paths:
-            for what in ("read_state_dict + convert", "load_weights"):
-                command = [sys.executable, "-c", CHILD, what, str(path), args.arch]
-                runs = [
-                    json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-                    for _ in range(args.runs)
-                ]
-                seconds, memory = zip(*runs, strict=True)
-                size, peak = path.stat().st_size, statistics.median(memory)
-                spread = f"{min(seconds):.3f} - {max(seconds):.3f}"
-                print(
-                    f"{path.name:14} {size / 1e6:6.1f} {what:26} {statistics.median(seconds):9.3f} {spread:>15} "
-                    f"{peak / 1e6:5.0f} MB {peak / size:7.2f}"
-                )
+def write_safetensors(arrays: dict[str, np.ndarray], path: Path) -> None:
+    save_file(arrays, path)
 
 
-if __name__ == "__main__":
-    main()
+WRITERS = {"w.safetensors": write_safetensors, "zip.pth": write_zip, "legacy.pth": write_legacy}

@@ -1,52 +1,54 @@
-"""What does decoding once save? An epoch from JPEG files, from the memory cache and from the disk cache.
+"""What does decoding once save? An epoch from the memory or the disk cache beside one from JPEG files; and two threads.
 
-    python benchmarks/loader.py [PHOTOS] [--image-size 224] [--pairs 5]
-
-PHOTOS is a folder of pictures (default: ../shared/data/photos). The loaders take turns in one run; each hands out the
-same batches of 20 for training, ready for the device. The disk cache is built before, in a temporary folder.
+Each epoch hands out the same batches of 20 for training, ready for the device. The caches are filled before.
 """
 
-import argparse
+import dataclasses
 import tempfile
-import time
 from pathlib import Path
 
-from machine import describe, spread
+from harness import Run, find_folder
 
 from jaxclf.data.cache import default_num_threads
 from jaxclf.data.folders import Directory
-from jaxclf.data.loader import Loader
+from jaxclf.data.loader import CacheKind, Loader
 from jaxclf.data.sources import ImageFiles
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("photos", nargs="?", default="../shared/data/photos", type=Path)
-parser.add_argument("--image-size", type=int, default=224)
-parser.add_argument("--pairs", type=int, default=5)
-args = parser.parse_args()
-
-source = ImageFiles([args.photos / path for path in Directory(args.photos).pictures()], classes=("a", "b"))
-print(describe("pillow", "grain"))
-print(f"{len(source)} photos, training at {args.image_size} px, {default_num_threads()} threads")
+SMOKE = {"image_size": 24}
 
 
-def epoch_seconds(loader: Loader, epoch: int) -> float:
-    started = time.perf_counter()
-    for _ in loader.epoch(epoch):
-        pass
-    return time.perf_counter() - started
+@dataclasses.dataclass(frozen=True)
+class Case:
+    cache: CacheKind = "memory"
+    threads: int = default_num_threads()
+    peer_threads: int = default_num_threads()
+    image_size: int = 224
+    data: str = "../shared/data/photos"
 
 
-with tempfile.TemporaryDirectory() as folder:
-    common = {"batch_size": 20, "image_size": args.image_size, "train": True, "cache_dir": folder}
-    loaders = {kind: Loader(source, cache=kind, **common) for kind in ("none", "memory", "disk")}
-    for loader in loaders.values():
-        loader.fill_cache()
-        epoch_seconds(loader, 0)
-    turns = [{kind: epoch_seconds(loader, turn) for kind, loader in loaders.items()} for turn in range(args.pairs)]
-names = {"none": "JPEG files", "memory": "memory cache", "disk": "disk cache"}
-for kind, name in names.items():
-    seconds = [turn[kind] for turn in turns]
-    rate = len(source) / sorted(seconds)[len(seconds) // 2]
-    print(f"an epoch from {name}: {spread(seconds, 's', 4)}, {rate:.0f} images/s")
-for kind in ("memory", "disk"):
-    print(f"{names[kind]} over JPEG files, of each turn: {spread([t['none'] / t[kind] for t in turns], 'x', 1)}")
+def cases() -> list[Case]:
+    return [Case(), Case("disk"), Case("none", threads=2, peer_threads=1)]
+
+
+def ours(case: Case) -> Run:
+    return _epochs(case, case.cache, case.threads)
+
+
+def peer(case: Case) -> Run:
+    return _epochs(case, "none", case.peer_threads)
+
+
+def _epochs(case: Case, cache: CacheKind, threads: int) -> Run:
+    photos = find_folder(case.data)
+    source = ImageFiles([photos / name for name in Directory(photos).pictures()], classes=("a", "b"))
+    folder = tempfile.TemporaryDirectory()
+    place = Path(folder.name) if cache == "disk" else cache
+    loader = Loader(source, batch_size=20, image_size=case.image_size, train=True, cache=place, num_threads=threads)
+    loader.fill_cache()
+
+    def turn(number: int) -> None:
+        for _ in loader.epoch(number):
+            pass
+
+    name = f"{'JPEG files' if cache == 'none' else f'{cache} cache'}, {threads} threads"
+    return Run(name, turn, items=len(source), close=folder.cleanup)

@@ -1,15 +1,12 @@
 """What do the Tiny ImageNet weights score in jaxclf, the float32 originals and the half-precision copy that is bundled?
 
-    python benchmarks/tiny_imagenet_score.py [--data ZIP] [--weights FILE.safetensors] [--num-images 10000]
-
 Evaluated as their README describes: each 64 x 64 uint8 image to float, enlarged bilinearly by 1.5 (half-pixel centres,
-no antialiasing), then normalised; classes are the folder names in sorted order. PyTorch in float32 gave top-1 0.5169,
-top-5 0.7686 and log loss 2.0322.
+no antialiasing), then normalised; classes are the folder names in sorted order. Held against what PyTorch in float32
+gave, from the same README.
 """
 
-import argparse
+import dataclasses
 import io
-import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from machine import describe
+from harness import Run, find_folder
 from PIL import Image
 
 from jaxclf.augment import normalize
@@ -29,6 +26,38 @@ DATA = SHARED / "data" / "tiny-imagenet-val.zip"
 WEIGHTS = SHARED / "weights" / "resnet10t-tiny-imagenet.safetensors"
 #: The figures of PyTorch, float32, from the weights' README: top-1, top-5, log loss.
 TORCH = (0.5169, 0.7686, 2.0322)
+NAMES = ("top-1", "top-5", "log loss")
+TURNS = 1
+WARM_UP = 0
+SMOKE = {"num_images": 100}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """Every k-th image where fewer than all are asked for; all for 0."""
+
+    weights: str = str(WEIGHTS)
+    num_images: int = 0
+    data: str = str(DATA)
+
+
+def cases() -> list[Case]:
+    return [Case(), Case("tiny-imagenet")]
+
+
+def ours(case: Case) -> Run:
+    images, labels = read_images(find_folder(case.data), case.num_images)
+    pretrained = load_weights(case.weights, "resnet10t")
+
+    def turn(number: int) -> dict[str, float]:
+        with jax.default_matmul_precision("highest"):
+            return dict(zip(NAMES, score(pretrained, images, labels), strict=True))
+
+    return Run("jaxclf", turn, items=len(images))
+
+
+def peer(case: Case) -> Run:
+    return Run("PyTorch, as its README says", lambda number: dict(zip(NAMES, TORCH, strict=True)))
 
 
 def read_images(path: Path, num_images: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -60,25 +89,3 @@ def score(pretrained: Pretrained, images: np.ndarray, labels: np.ndarray, batch_
     starts = range(0, len(images), batch_size)
     sums = [evaluate(variables, images[i : i + batch_size], labels[i : i + batch_size]) for i in starts]
     return tuple(float(sum(column)) / len(images) for column in zip(*sums, strict=True))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DATA, help="tiny-imagenet-val.zip")
-    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="the float32 weights")
-    parser.add_argument("--num-images", type=int, default=None, help="take every k-th image; all without it")
-    args = parser.parse_args()
-    jax.config.update("jax_default_matmul_precision", "highest")
-    print(describe())
-    images, labels = read_images(args.data, args.num_images)
-    print(f"{len(images)} images of {args.data.name}")
-    print(f"{'weights':24} {'top-1':>8} {'top-5':>8} {'log loss':>9} {'seconds':>8}")
-    print(f"{'PyTorch (README)':24} {TORCH[0]:8.4f} {TORCH[1]:8.4f} {TORCH[2]:9.4f}")
-    for name, source in (("float32", str(args.weights)), ("bundled tiny-imagenet", "tiny-imagenet")):
-        start = time.perf_counter()
-        top1, top5, loss = score(load_weights(source, "resnet10t"), images, labels)
-        print(f"{name:24} {top1:8.4f} {top5:8.4f} {loss:9.4f} {time.perf_counter() - start:8.1f}")
-
-
-if __name__ == "__main__":
-    main()

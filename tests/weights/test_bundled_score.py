@@ -1,30 +1,15 @@
 """The bundled weights score what their notice says, and the float32 originals what PyTorch gave."""
 
-import importlib.util
-from types import ModuleType
-
 import jax
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+import tiny_imagenet_score as benchmark
 
 from jaxclf.weights.load import load_weights
 
-BENCHMARKS = REPOSITORY / "benchmarks"
-
 
 @pytest.fixture(scope="module")
-def benchmark() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("score", BENCHMARKS / "tiny_imagenet_score.py")
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def images(benchmark: ModuleType) -> tuple[np.ndarray, np.ndarray]:
+def images() -> tuple[np.ndarray, np.ndarray]:
     for path in (benchmark.DATA, benchmark.WEIGHTS):
         if not path.is_file():
             pytest.skip(f"needs {path.name} in ../shared, which a plain clone does not have")
@@ -33,9 +18,7 @@ def images(benchmark: ModuleType) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("which", "tolerance"), [("shared", 0.001), ("tiny-imagenet", 0.003)])
-def test_scores_of_the_tiny_imagenet_weights(
-    benchmark: ModuleType, images: tuple[np.ndarray, np.ndarray], which: str, tolerance: float
-):
+def test_scores_of_the_tiny_imagenet_weights(images: tuple[np.ndarray, np.ndarray], which: str, tolerance: float):
     with jax.default_matmul_precision("highest"):
         source = str(benchmark.WEIGHTS) if which == "shared" else which
         top1, top5, loss = benchmark.score(load_weights(source, "resnet10t"), *images)

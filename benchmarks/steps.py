@@ -1,0 +1,67 @@
+"""Train steps and epochs of one compiled program, as sides of a comparison. Used by several questions."""
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from harness import Run, pictures
+
+from jaxclf.config import Phase, Settings, frozen_prefix
+from jaxclf.data.activations import AnyLoader
+from jaxclf.data.devices import data_mesh
+from jaxclf.data.loader import Loader
+from jaxclf.data.sources import ArrayDataset
+from jaxclf.inference.predict import to_device
+from jaxclf.models import create_classifier, init_variables
+from jaxclf.training.program import make_phase_program
+
+NUM_CLASSES = 10
+RATE = 1e-3
+SETTINGS = Settings(momentum=0.9, weight_decay=1e-4)
+
+
+class Program:
+    """The compiled program of a phase with Nesterov momentum, and its state."""
+
+    def __init__(self, model: Any, variables: Any, train: AnyLoader, **phase: Any):
+        described = Phase("measured", cycle_epochs=1000, lrs=(RATE,), **phase)
+        self.program = make_phase_program(model, variables, described, train, SETTINGS, mesh=train.mesh)
+        self.state = self.program.create_state(variables, described, SETTINGS)
+        self.train, self.batch = train, next(to_device(train.epoch(0), mesh=train.mesh))
+        started = time.perf_counter()
+        step: Any = self.program.train_step
+        self.compiled = step.lower(self.state, self.batch, self.program.key).compile()
+        seconds, flops = time.perf_counter() - started, self.compiled.cost_analysis()["flops"]
+        self.notes = {"compile s": seconds, "GFLOP of a step": flops / 1e9}
+
+    def step(self, number: int) -> None:
+        """One step on the same batch, until its new state is there."""
+        self.state, metrics = self.compiled(self.state, self.batch, self.program.key)
+        jax.block_until_ready((self.state, metrics))
+
+    def epoch(self, number: int) -> None:
+        """One epoch, until its last loss is on the host."""
+        *_, (self.state, metrics) = self.program.epoch(self.state, self.train, number)
+        float(metrics["loss"])
+
+
+def step_run(
+    name: str,
+    case: Any,
+    *,
+    through: str | None = None,
+    augment: str = "none",
+    dtype: str = "float32",
+    devices: int = 0,
+) -> Run:
+    """Steps of `case.arch` on noise of `case.image_size`, `case.batch_size` at once, frozen through a module."""
+    count, size = case.batch_size, case.image_size
+    model = create_classifier(case.arch, NUM_CLASSES, dtype=jnp.dtype(dtype))
+    variables = init_variables(model, jax.random.key(0), image_size=size)
+    mesh = data_mesh(devices) if devices else None
+    data = ArrayDataset(pictures(count, size), np.arange(count) % NUM_CLASSES)
+    train = Loader(data, batch_size=count, image_size=size, train=True, presized=augment != "none", mesh=mesh)
+    program = Program(model, variables, train, frozen=frozen_prefix(through), augment=augment)
+    return Run(name, program.step, items=count, notes=program.notes)
