@@ -235,8 +235,7 @@ def fingerprint(source: DataSource) -> str:
     digest = hashlib.sha256("\0".join(source.classes).encode())
     if source.multi_label:
         digest.update(b"\0\0multi-label")
-    for index in range(len(source)):
-        label = source.labels[index]
+    for index, label in enumerate(source.labels):
         shown = "|".join(map(str, np.flatnonzero(label))) if source.multi_label else str(int(label))
         digest.update(f"\n{source.name(index)}\0{shown}".encode())
     return digest.hexdigest()
@@ -252,5 +251,4 @@ def label_names(source: DataSource, index: int) -> tuple[str, ...]:
 
 def listing(names: Sequence[str], most: int = 8) -> str:
     """Names for a message, cut off after `most`."""
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown}, .. ({len(names)} in all)"
+    return ", ".join(names[:most]) + (f", .. ({len(names)} in all)" if len(names) > most else "")

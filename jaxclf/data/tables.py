@@ -82,20 +82,13 @@ def read_table(path: str | os.PathLike[str]) -> Table:
 
 def _records(path: Path, file: TextIO) -> Iterator[Record]:
     """The records of an open CSV, each checked on its own."""
-    reader = csv.reader(file, strict=True)
-    columns: dict[str, int] | None = None
+    lines = _lines(path, file)
+    _, header = next(lines, (0, None))
+    if header is None:
+        raise ValueError(f"data table {path} is empty; its first line must be: file,label")
+    columns = _columns(path, header)
     seen: dict[str, int] = {}
-    while True:
-        try:
-            cells = [cell.strip() for cell in next(reader)]
-        except StopIteration:
-            break
-        except csv.Error as error:
-            raise ValueError(f"{path}, line {reader.line_num}: not valid CSV: {error}") from error
-        line = reader.line_num
-        if columns is None:
-            columns = _columns(path, cells)
-            continue
+    for line, cells in lines:
         if not any(cells):
             continue
         if len(cells) != len(columns):
@@ -124,8 +117,16 @@ def _records(path: Path, file: TextIO) -> Iterator[Record]:
             if split is None:
                 raise ValueError(f"{path}, line {line}: split {given!r} must be one of {', '.join(SPLIT_NAMES)}")
         yield Record(line, name, labels, split)
-    if columns is None:
-        raise ValueError(f"data table {path} is empty; its first line must be: file,label")
+
+
+def _lines(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
+    """(number, cells) of each line."""
+    reader = csv.reader(file, strict=True)
+    try:
+        for cells in reader:
+            yield reader.line_num, [cell.strip() for cell in cells]
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num}: not valid CSV: {error}") from error
 
 
 def _columns(path: Path, cells: list[str]) -> dict[str, int]:
