@@ -9,6 +9,7 @@ with its standard error, within the seed.
 """
 
 import dataclasses
+import itertools
 import json
 import shlex
 import subprocess
@@ -27,7 +28,7 @@ from jaxclf.run.checkpoint_file import load_variables
 
 WARM_UP = 0
 peer = None
-SMOKE = {"flags": "--arch resnet10t --weights none --image-size 32 --batch-size 8 --recipe head-only"}
+SMOKE = {"flags": "--arch resnet10t --weights tiny-imagenet --image-size 32 --batch-size 8 --recipe head-only"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,8 @@ def ours(case: Case) -> Run:
         figures |= {f"{rate['phase']}: rate": rate["lr"] for rate in summary["rates"]}
         found = step_predictions(run, data)
         first, *rest = found
-        for before, after in [(first, name) for name in rest] + [(rest[-2], rest[-1])] * (len(rest) > 1):
+        pairs = [(first, name) for name in rest] + list(itertools.pairwise(rest[-2:]))
+        for before, after in pairs:
             loss = compare_predictions(found[before], found[after]).loss
             figures[f"loss of {after} - {before}"] = float(loss.mean)
             figures[f"its standard error, {after} - {before}"] = float(loss.standard_error)
