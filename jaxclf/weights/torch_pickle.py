@@ -272,16 +272,12 @@ _CALLS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
     "torch._utils._rebuild_parameter": _parameter,
 }
 _STORAGES = {
-    "torch.DoubleStorage": np.dtype(np.float64),
-    "torch.FloatStorage": np.dtype(np.float32),
-    "torch.HalfStorage": np.dtype(np.float16),
-    "torch.BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
-    "torch.LongStorage": np.dtype(np.int64),
-    "torch.IntStorage": np.dtype(np.int32),
-    "torch.ShortStorage": np.dtype(np.int16),
-    "torch.CharStorage": np.dtype(np.int8),
-    "torch.ByteStorage": np.dtype(np.uint8),
-    "torch.BoolStorage": np.dtype(np.bool_),
+    f"torch.{name}Storage": np.dtype(kind)
+    for kinds, names in (
+        (("f8", "f4", "f2", ml_dtypes.bfloat16), "Double Float Half BFloat16"),
+        (("i8", "i4", "i2", "i1", "u1", "?"), "Long Int Short Char Byte Bool"),
+    )
+    for kind, name in zip(kinds, names.split(), strict=True)
 }
 #: Kinds that training scripts leave beside the weights: arguments, scores, paths, dates. They become `Opaque`.
 _HARMLESS = frozenset(

@@ -447,6 +447,16 @@ def test_records_past_the_end_are_refused(tmp_path: Path):
     assert "past the end of the file" in refusal(write(tmp_path / "w.pth", bytes(data)))
 
 
+def test_a_directory_of_millions_of_records_is_not_read(tmp_path: Path):
+    """The file is sparse: its end promises a directory of 70 MB, which would be a million records."""
+    size = 70 * 2**20
+    with open(tmp_path / "w.pth", "wb") as file:
+        file.write(b"PK\3\4")
+        file.seek(size + 100)
+        file.write(struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 2**16 - 2, 2**16 - 2, size, 100, 0))
+    assert f"its directory has {size} bytes" in refusal(tmp_path / "w.pth")
+
+
 def test_compressed_records_are_refused(tmp_path: Path):
     bomb = zip_bytes(whole(STATE), {"0": bytes(10**7)}, method=zipfile.ZIP_DEFLATED)
     assert "compressed" in refusal(write(tmp_path / "w.pth", bomb))
