@@ -85,7 +85,6 @@ def step_predictions(run_folder: Path, data: str) -> dict[str, Predictions]:
             run.model,
             load_variables(run_folder / "checkpoints" / f"phase{number}"),
             loader,
-            predict_step=run.predict_step,
         )
         for number, phase in enumerate(run.recipe.phases, 1)
     }

@@ -7,7 +7,6 @@ DATA holds train/CLASS/* and valid/CLASS/*, or just CLASS/*. `jaxclf fit` runs s
 
 import argparse
 import dataclasses
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +37,6 @@ preprocess = dataclasses.replace(pretrained.config.preprocess, image_size=args.i
 model = jaxclf.create_classifier(args.arch, len(data.train.classes))
 variables = jaxclf.init_variables(model, jax.random.key(0), image_size=args.image_size)
 variables = jaxclf.merge_variables(variables, pretrained.variables)
-predict_step = jaxclf.make_predict_step(model, preprocess=preprocess)
-fit = functools.partial(jaxclf.fit, predict_step=predict_step)
 body = jaxclf.frozen_prefix("stage4")
 ratios = np.array([0.01, 0.1, 1.0])  # earlier layer groups learn slower; for satellites or microscopes 1/9, 1/3, 1
 
@@ -81,7 +78,7 @@ lrs = tuple(read_rate(curve, "2 find_lr") * ratios)
 head = Phase("3 head, precomputed", lrs, frozen=body, augment="none")
 variables = report(jaxclf.fit(model, variables, head, pooled, pooled_valid, phase_number=0))
 head = Phase("4 head, augmented", lrs, frozen=body, num_cycles=2)
-variables = report(fit(model, variables, head, augmented, valid, phase_number=1, first_epoch=1))
+variables = report(jaxclf.fit(model, variables, head, augmented, valid, phase_number=1, first_epoch=1))
 
 # 5. From here on all layers are trained, 6. the earlier ones at lower rates (`ratios`). 7. A rate for that.
 curve = jaxclf.find_lr(model, variables, augmented, **finder)
@@ -89,11 +86,11 @@ lrs = tuple(read_rate(curve, "7 find_lr") * ratios)
 
 # 8. Cycles of 1, 2 and 4 epochs, and of all their epochs the best.
 everything = Phase("8 all layers", lrs, num_cycles=args.cycles, cycle_mult=2, keep_best=True)
-result = fit(model, variables, everything, augmented, valid, phase_number=2, first_epoch=3)
+result = jaxclf.fit(model, variables, everything, augmented, valid, phase_number=2, first_epoch=3)
 variables = report(result)
 
 # Test-time augmentation: the mean of the plain picture's probabilities and those of four augmented views.
-views = jaxclf.predict_tta(model, variables, valid, predict_step=predict_step)
+views = jaxclf.predict_tta(model, variables, valid)
 for name, predictions in (("plain", result.predictions), ("test-time augmentation", views)):
     scores = jaxclf.summarize(predictions)
     print(f"{name}: accuracy {scores['accuracy']:.3f}, loss {scores['loss']:.4f}")

@@ -130,9 +130,8 @@ def _run_with_views(run: "Run") -> Judge:
 
     from jaxclf.data.decode import evaluation_pixels, pixels, presized_pixels
     from jaxclf.inference.tta import Views, combine_views, make_view_step
-    from jaxclf.metrics import label_probabilities, probabilities
 
-    preprocess, several = run.spec.preprocess, run.spec.multi_label
+    preprocess = run.spec.preprocess
     augment = run.recipe.phases[-1].augment
     if augment == "none":
         raise UsageError(f"run {run.folder} was trained without augmentation, so there are no views; leave --tta away")
@@ -149,8 +148,7 @@ def _run_with_views(run: "Run") -> Judge:
         logits = [run.predict_step(run.variables, plain)]
         logits += [view_step(run.variables, presized, index, key, view) for view in range(1, NUM_VIEWS + 1)]
         stacked = np.stack(jax.device_get(logits)).astype(np.float64)[:, :count] / run.temperature
-        combined = combine_views(Views(stacked, np.full(count, -1), numbers), multi_label=several)
-        return (label_probabilities if several else probabilities)(combined.logits)
+        return combine_views(Views(stacked, np.full(count, -1), numbers, run.spec.multi_label)).probabilities()
 
     return Judge(run.classes, read, views, run.decide)
 

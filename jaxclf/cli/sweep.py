@@ -125,6 +125,7 @@ def _as_flags(message: str) -> str:
 
 def _features(prepared: Any, settings: Settings, terminal: Any) -> tuple[Any, Any, Any]:
     """Pooled features float32 [n, 2c] and labels of the training pictures, and the loss that the settings name."""
+    from jaxclf.data.devices import all_devices
     from jaxclf.data.loader import Loader
     from jaxclf.training.program import make_settings_loss
 
@@ -135,6 +136,7 @@ def _features(prepared: Any, settings: Settings, terminal: Any) -> tuple[Any, An
         train=False,
         preprocess=prepared.spec.preprocess,
         cache=settings.cache,
+        mesh=all_devices(settings.batch_size),
     )
     with terminal.task("decoding", len(loader.dataset)) as progress:
         bad = loader.fill_cache(progress, on_bad_image=settings.on_bad_image)
@@ -153,13 +155,9 @@ def pooled_features(model: Any, variables: Any, loader: Any, on_progress: Any) -
     """The body's pooled activations of a loader's pictures, float32 [n, 2c], and their labels."""
     import numpy as np
 
-    from jaxclf.data.devices import all_devices
     from jaxclf.inference.features import extract_features
 
-    mesh = all_devices(loader.batch_size)
-    found = extract_features(
-        model, variables, loader, cut="pooled", dtype="float32", mesh=mesh, on_progress=on_progress
-    )
+    found = extract_features(model, variables, loader, cut="pooled", dtype="float32", on_progress=on_progress)
     return np.asarray(found.rows(np.arange(len(found)))), found.labels
 
 

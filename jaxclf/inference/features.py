@@ -72,7 +72,6 @@ def extract_features(
     placement: Placement | Literal["auto"] = "auto",
     seed: int = 0,
     content: bool = False,
-    mesh: Mesh | None = None,
     on_progress: OnProgress | None = None,
 ) -> ActivationDataset:
     """The activations of a loader's pictures at a cut, in evaluation mode, kept where there is room.
@@ -90,7 +89,8 @@ def extract_features(
     Args:
       model, variables: the classifier; only what lies below the cut is read.
       loader: of the pictures, all of them and in their own order, whatever it was made for; a bank needs one made with
-        `presized=True`. Its batch size is the extraction's.
+        `presized=True`. Its batch size is the extraction's. The devices of its mesh share each batch, and activations
+        are then on each of them.
       cut: "stem", "stage1" .. "stage4", or "pooled".
       num_views: rows per picture, the plain one first. More than one makes an augmented bank.
       augment: a preset's name; with `num_views` above 1 only, and then required.
@@ -102,7 +102,6 @@ def extract_features(
         device's memory, a quarter of the host's. On a CPU the two are one, and "auto" takes the device.
       seed: of the bank's draws.
       content: tell pictures apart by their content and not by path, size and time; see `record_fingerprints`.
-      mesh: devices that share each batch, see `jaxclf.data.devices`; activations are then on each of them.
       on_progress: called with (pictures done, pictures in all).
 
     Returns:
@@ -113,7 +112,7 @@ def extract_features(
         the devices cannot share evenly, or an activation that is not
         finite or too large for float16, naming the picture.
     """
-    plan = make_plan(model, loader, cut=cut, num_views=num_views, augment=augment, dtype=dtype, seed=seed, mesh=mesh)
+    plan, mesh = make_plan(model, loader, cut, num_views, augment, dtype, seed), loader.mesh
     if placement not in ("auto", *get_args(Placement)):
         raise ValueError(f"placement={placement!r} must be auto, {', '.join(get_args(Placement))}")
     check_divisible(loader.batch_size, mesh)
@@ -129,12 +128,12 @@ def extract_features(
         cache_dir = None
     if placement == "disk" or cache_dir is not None:
         path = Path(cache_dir if cache_dir is not None else features_dir()) / f"{key[:32]}{SUFFIX}"
-        stored: Any = _on_disk(path, key, (rows, *shape), model, variables, loader, plan, mesh, on_progress)
+        stored: Any = _on_disk(path, key, (rows, *shape), model, variables, loader, plan, on_progress)
         if placement != "disk":
             stored = _loaded(stored, plan.dtype)
     else:
         stored = np.empty((rows, *shape), plan.dtype)
-        for numbers, values in _computed(model, variables, loader, plan, mesh, np.arange(rows), on_progress):
+        for numbers, values in _computed(model, variables, loader, plan, np.arange(rows), on_progress):
             stored[numbers] = values
     return ActivationDataset(
         (jax.device_put(stored) if mesh is None else replicate(stored, mesh)) if placement == "device" else stored,
@@ -148,19 +147,18 @@ def extract_features(
         names=loader.dataset.name,
         dtype=plan.dtype,
         key=key,
+        mesh=mesh,
     )
 
 
 def make_plan(
     model: Classifier,
     loader: Loader,
-    *,
     cut: str,
     num_views: int = 1,
     augment: AugmentName | None = None,
     dtype: StorageName = "auto",
     seed: int = 0,
-    mesh: Mesh | None = None,
 ) -> Plan:
     """Checks the arguments of `extract_features`, which see, and fills in what they leave open."""
     if cut not in CUTS:
@@ -173,7 +171,7 @@ def make_plan(
         raise ValueError(f"augment={augment!r} needs num_views of 2 or more: the first view is the plain picture")
     if num_views > 1 and not loader.presized:
         raise ValueError("an augmented bank is cut out of larger pictures: give a loader made with presized=True")
-    if loader.local_batch_size != loader.batch_size and mesh is None:
+    if loader.local_batch_size != loader.batch_size and loader.mesh is None:
         raise ValueError("activations are extracted from all pictures: give a loader that is not sharded")
     if dtype not in get_args(StorageName):
         raise ValueError(f"dtype={dtype!r} must be one of {', '.join(get_args(StorageName))}")
@@ -267,7 +265,6 @@ def _computed(
     variables: Mapping[str, Any],
     loader: Loader,
     plan: Plan,
-    mesh: Mesh | None,
     missing: np.ndarray,
     on_progress: OnProgress | None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -277,7 +274,7 @@ def _computed(
     were there before.
     """
     step = make_extract_step(model, loader, plan)
-    variables = replicate(variables, mesh)
+    variables = replicate(variables, loader.mesh)
     total, size = len(loader.kept), loader.batch_size
     wanted = np.zeros(total, bool)
     wanted[missing // plan.num_views] = True
@@ -302,7 +299,7 @@ def _computed(
         if on_progress is not None and view == plan.num_views - 1:
             on_progress(start + count, total)
 
-    for number, batch in enumerate(to_device(in_order, mesh=mesh, batch_size=size), first):
+    for number, batch in enumerate(to_device(in_order, mesh=loader.mesh, batch_size=size), first):
         start = number * size
         if not wanted[start : start + size].any():
             continue
@@ -322,7 +319,6 @@ def _on_disk(
     variables: Mapping[str, Any],
     loader: Loader,
     plan: Plan,
-    mesh: Mesh | None,
     on_progress: OnProgress | None,
 ) -> ArrayOnDisk:
     """Opens the file, or builds it if it is missing, stale, cut short or damaged."""
@@ -331,7 +327,7 @@ def _on_disk(
         raw = _raw(plan.dtype)
         writer = ArrayWriter(path, shape, raw, key)
         try:
-            for numbers, values in _computed(model, variables, loader, plan, mesh, writer.missing, on_progress):
+            for numbers, values in _computed(model, variables, loader, plan, writer.missing, on_progress):
                 for number, row in zip(numbers, values.view(raw), strict=True):
                     writer.write(int(number), row)
             writer.finish({"cut": plan.cut, "views": plan.num_views, "augment": plan.augment, "dtype": plan.dtype.name})

@@ -1,6 +1,7 @@
 """predict and evaluate: a classifier over a loader's batches, in evaluation mode."""
 
 import collections
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -24,14 +25,20 @@ PredictStep = Callable[[Any, jax.typing.ArrayLike], jax.Array]
 
 
 def make_predict_step(model: Classifier, *, preprocess: Preprocess, start: str | None = None) -> PredictStep:
-    """A jitted `(variables, inputs) -> float32 logits [b, c]` in evaluation mode.
+    """A jitted `(variables, inputs) -> float32 logits [b, c]` in evaluation mode. Equal arguments give the same one.
+
+    So whoever asks for it, what is compiled is compiled once.
 
     Args:
       model: the classifier.
       preprocess: normalisation of pictures.
       start: the cut that inputs come from; None: they are pictures, uint8 [b, s, s, 3].
     """
+    return _predict_step(model, preprocess, start)
 
+
+@functools.lru_cache(maxsize=16)
+def _predict_step(model: Classifier, preprocess: Preprocess, start: str | None) -> PredictStep:
     @jax.jit
     def predict_step(variables: Any, images: jax.typing.ArrayLike) -> jax.Array:
         inputs = jnp.asarray(images)
@@ -72,27 +79,25 @@ def predict(
     variables: Mapping[str, Any],
     loader: AnyLoader,
     *,
-    predict_step: PredictStep | None = None,
+    threshold: float = 0.5,
     on_progress: OnProgress | None = None,
-    mesh: Mesh | None = None,
 ) -> Predictions:
     """Runs a classifier over a loader's examples, in evaluation mode.
 
     Args:
       model, variables: the classifier.
-      loader: made with `train=False`; of pictures or of cached activations.
-      predict_step: from `make_predict_step` with `start=loader.cut`, when one is compiled already.
+      loader: made with `train=False`; of pictures or of cached activations. The devices of its mesh share each batch.
+      threshold: kept with the predictions: from which probability on a label counts, where there can be several.
       on_progress: called with (examples done, examples in all) after each batch.
-      mesh: devices that share each batch, see `jaxclf.data.devices`; None: the default device.
 
     Returns:
       One row per example, in the loader's order, padding removed. All logits are fetched at once, at the end;
       with several processes (and a mesh) all of them, by each.
     """
-    step = predict_step or make_predict_step(model, preprocess=loader.preprocess, start=loader.cut)
-    variables = replicate(variables, mesh)
+    step = make_predict_step(model, preprocess=loader.preprocess, start=loader.cut)
+    variables = replicate(variables, loader.mesh)
     logits, batches = [], []
-    for batch in to_device(loader, mesh=mesh, batch_size=loader.batch_size):
+    for batch in to_device(loader, mesh=loader.mesh, batch_size=loader.batch_size):
         logits.append(step(variables, batch.inputs))
         batches.append((batch.labels, batch.mask, batch.index))
         if on_progress is not None:
@@ -101,22 +106,16 @@ def predict(
     fetched_logits, fetched = fetch((logits, batches))
     labels, mask, index = (np.concatenate(parts) for parts in zip(*fetched, strict=True))
     keep = mask > 0
-    return Predictions(np.concatenate(fetched_logits)[keep], labels[keep], index[keep])
+    several = loader.dataset.multi_label
+    return Predictions(np.concatenate(fetched_logits)[keep], labels[keep], index[keep], several, threshold)
 
 
 def evaluate(
-    model: Classifier,
-    variables: Mapping[str, Any],
-    loader: AnyLoader,
-    *,
-    predict_step: PredictStep | None = None,
-    multi_label: bool = False,
-    threshold: float = 0.5,
-    mesh: Mesh | None = None,
+    model: Classifier, variables: Mapping[str, Any], loader: AnyLoader, *, threshold: float = 0.5
 ) -> dict[str, float]:
     """`loss`, `accuracy` and `num_examples` over a loader's examples: sums and counts, divided once.
 
-    With `multi_label`, photos have several labels: see `jaxclf.metrics.summarize`, which takes `threshold`.
+    Where photos can have several labels, those count whose probability reaches the `threshold`, and `f_beta` is a
+    figure too: see `jaxclf.metrics.summarize`.
     """
-    predictions = predict(model, variables, loader, predict_step=predict_step, mesh=mesh)
-    return summarize(predictions, multi_label=multi_label, threshold=threshold)
+    return summarize(predict(model, variables, loader, threshold=threshold))

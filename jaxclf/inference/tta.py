@@ -1,12 +1,12 @@
 """Test-time augmentation: a picture is judged as it is and in several augmented views, and the verdicts combined."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, get_args, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from jaxclf._progress import OnProgress
 from jaxclf.augment import Augment, make_augment, normalize
@@ -14,8 +14,9 @@ from jaxclf.config import Preprocess
 from jaxclf.data.activations import ActivationLoader, AnyLoader
 from jaxclf.data.devices import fetch, replicate
 from jaxclf.data.loader import Loader
-from jaxclf.inference.predict import PredictStep, predict, to_device
-from jaxclf.metrics import Predictions, label_probabilities, log_probabilities, probabilities
+from jaxclf.inference.predict import predict, to_device
+from jaxclf.metrics import Predictions, log_probabilities
+from jaxclf.metrics.predictions import Threshold
 from jaxclf.models.classifier import Classifier
 
 #: Mean of the probabilities, mean of their logarithms, or the largest of each class.
@@ -29,12 +30,18 @@ class Views(NamedTuple):
 
     Attributes:
       logits: float32 [views, n, c]; view 0 is the plain picture.
-      labels, index: as in `Predictions`.
+      labels, index, multi_label, threshold: as in `Predictions`.
     """
 
     logits: np.ndarray
     labels: np.ndarray
     index: np.ndarray  # type: ignore[assignment]  # the field hides tuple.index, which nobody needs here
+    multi_label: bool = False
+    threshold: Threshold = 0.5
+
+    def of(self, logits: np.ndarray) -> Predictions:
+        """The same examples with other logits, [n, c] or [views, n, c]."""
+        return Predictions(logits, self.labels, self.index, self.multi_label, self.threshold)
 
 
 @overload
@@ -48,12 +55,9 @@ def predict_tta(
     combine: Combine = "mean",
     beta: float | None = None,
     seed: int = 0,
+    threshold: float = 0.5,
     on_progress: OnProgress | None = None,
-    multi_label: bool = False,
     return_views: Literal[False] = False,
-    predict_step: PredictStep | None = None,
-    view_step: ViewStep | None = None,
-    mesh: Mesh | None = None,
 ) -> Predictions: ...
 @overload
 def predict_tta(
@@ -66,12 +70,9 @@ def predict_tta(
     combine: Combine = "mean",
     beta: float | None = None,
     seed: int = 0,
+    threshold: float = 0.5,
     on_progress: OnProgress | None = None,
-    multi_label: bool = False,
     return_views: Literal[True],
-    predict_step: PredictStep | None = None,
-    view_step: ViewStep | None = None,
-    mesh: Mesh | None = None,
 ) -> tuple[Predictions, np.ndarray]: ...
 def predict_tta(
     model: Classifier,
@@ -83,12 +84,9 @@ def predict_tta(
     combine: Combine = "mean",
     beta: float | None = None,
     seed: int = 0,
+    threshold: float = 0.5,
     on_progress: OnProgress | None = None,
-    multi_label: bool = False,
     return_views: bool = False,
-    predict_step: PredictStep | None = None,
-    view_step: ViewStep | None = None,
-    mesh: Mesh | None = None,
 ) -> Predictions | tuple[Predictions, np.ndarray]:
     """Predicts by the plain picture and `num_views` augmented ones; fast.ai's default is the mean of 1 + 4.
 
@@ -101,12 +99,9 @@ def predict_tta(
       augment: the preset the views are drawn by (the one of the training is right), or a pipeline of your own.
       combine, beta: see `combine_views`.
       seed: of the draws. Those of an example depend on (seed, view, index), not on batches or their order.
+      threshold: kept with the predictions: from which probability on a label counts, where there can be several.
       on_progress: called with (views of examples done, in all) after each batch.
-      multi_label: sigmoid probabilities, each class by itself.
       return_views: also return the probabilities of each view.
-      predict_step: from `make_predict_step`, when one is compiled already.
-      view_step: from `make_view_step`, likewise; `augment` is then not used.
-      mesh: devices that share each batch, see `jaxclf.data.devices`; None: the default device.
 
     Returns:
       Predictions in the loader's order, whose logits are logarithms of the combined probabilities: see
@@ -120,21 +115,10 @@ def predict_tta(
     """
     _weights(max(num_views, 0), combine, beta)  # refused before anything is computed
     views = predict_views(
-        model,
-        variables,
-        loader,
-        num_views=num_views,
-        augment=augment,
-        seed=seed,
-        on_progress=on_progress,
-        predict_step=predict_step,
-        view_step=view_step,
-        mesh=mesh,
+        model, variables, loader, num_views=num_views, augment=augment, seed=seed, on_progress=on_progress
     )
-    combined = combine_views(views, combine=combine, beta=beta, multi_label=multi_label)
-    if not return_views:
-        return combined
-    return combined, (label_probabilities if multi_label else probabilities)(views.logits)
+    combined = combine_views(views._replace(threshold=threshold), combine=combine, beta=beta)
+    return (combined, views.of(views.logits).probabilities()) if return_views else combined
 
 
 def predict_views(
@@ -146,9 +130,6 @@ def predict_views(
     augment: str | Augment = "side_on",
     seed: int = 0,
     on_progress: OnProgress | None = None,
-    predict_step: PredictStep | None = None,
-    view_step: ViewStep | None = None,
-    mesh: Mesh | None = None,
 ) -> Views:
     """The logits of every view, not combined yet. Arguments and errors as `predict_tta`."""
     _check_loader(loader)
@@ -162,40 +143,42 @@ def predict_views(
 
     if isinstance(loader, ActivationLoader):
         shown = [loader.view(view) for view in range(num_views + 1)]
-        predictions = [predict(model, variables, view, predict_step=predict_step, mesh=mesh) for view in shown]
+        predictions = [predict(model, variables, view) for view in shown]
         advance(count * (num_views + 1))  # activations: there is little to wait for
-        return Views(np.stack([p.logits for p in predictions]), predictions[0].labels, predictions[0].index)
-    if num_views > 0 and view_step is None:
-        view_step = make_view_step(model, preprocess=loader.preprocess, augment=augment)
-    plain = predict(
-        model, variables, loader, predict_step=predict_step, on_progress=lambda done, _: advance(done), mesh=mesh
-    )
-    if view_step is None or num_views == 0:
-        return Views(plain.logits[None], plain.labels, plain.index)
-    variables, key = replicate((variables, jax.random.key(seed)), mesh)
+        return _views(predictions[0], np.stack([p.logits for p in predictions]))
+    view_step = make_view_step(model, preprocess=loader.preprocess, augment=augment) if num_views else None
+    plain = predict(model, variables, loader, on_progress=lambda done, _: advance(done))
+    if view_step is None:
+        return _views(plain, plain.logits[None])
+    variables, key = replicate((variables, jax.random.key(seed)), loader.mesh)
     logits, masks = [], []
-    presized = _presized(loader, plain.index, divided=mesh is not None)
-    for batch in to_device(presized, mesh=mesh, batch_size=presized.batch_size):
+    presized = _presized(loader, plain.index)
+    for batch in to_device(presized, mesh=loader.mesh, batch_size=presized.batch_size):
         logits.append([view_step(variables, batch.inputs, batch.index, key, view) for view in range(1, num_views + 1)])
         masks.append(batch.mask)
         jax.block_until_ready(logits[-2:-1])  # the batch before: the device stays busy with this one
         advance(count + len(logits) * loader.batch_size * num_views)
     fetched, fetched_masks = fetch((logits, masks))
     augmented = np.concatenate([np.stack(batch) for batch in fetched], axis=1)[:, np.concatenate(fetched_masks) > 0]
-    return Views(np.concatenate([plain.logits[None], augmented]), plain.labels, plain.index)
+    return _views(plain, np.concatenate([plain.logits[None], augmented]))
 
 
 def make_view_step(model: Classifier, *, preprocess: Preprocess, augment: str | Augment = "side_on") -> ViewStep:
     """A jitted `(variables, presized uint8 [b, s, s, 3], index [b], key, view) -> float32 logits [b, c]`.
 
     Every picture is augmented by itself, with the key fold_in(fold_in(key, view), index); the view's number is an
-    argument, so one compilation serves all views.
+    argument, so one compilation serves all views. Equal arguments give the same step.
 
     Raises:
       ValueError: for an unknown preset, or "none".
     """
     if augment == "none":
         raise ValueError("augment='none' draws nothing, so all views would be alike; use num_views=0 for the plain one")
+    return _view_step(model, preprocess, augment)
+
+
+@functools.lru_cache(maxsize=16)
+def _view_step(model: Classifier, preprocess: Preprocess, augment: str | Augment) -> ViewStep:
     apply_augment = make_augment(augment, preprocess.image_size) if isinstance(augment, str) else augment
 
     @jax.jit
@@ -215,9 +198,7 @@ def make_view_step(model: Classifier, *, preprocess: Preprocess, augment: str | 
     return view_step
 
 
-def combine_views(
-    views: Views, *, combine: Combine = "mean", beta: float | None = None, multi_label: bool = False
-) -> Predictions:
+def combine_views(views: Views, *, combine: Combine = "mean", beta: float | None = None) -> Predictions:
     """One prediction per example out of several views.
 
     With p_v the probabilities of view v and w_v its weight: "mean" is sum w_v p_v; "log_mean" is exp(sum w_v log p_v),
@@ -229,21 +210,20 @@ def combine_views(
       combine: one of these.
       beta: weight of the plain view, in [0, 1]; the others share 1 - beta (fastai 2 takes .25). None: all weigh the
         same. A "max" has no weights, so there it must be None. Without augmented views it changes nothing.
-      multi_label: the probabilities are sigmoids.
 
     Returns:
-      Predictions whose logits are the logarithms of the combined probabilities (with `multi_label` log p / (1 - p)),
+      Predictions whose logits are the logarithms of the combined probabilities (of several labels log p / (1 - p)),
       float32 [n, c], so that softmax (sigmoid) gives the probabilities back and every metric is theirs.
 
     Raises:
       ValueError: for an unknown `combine`, or a `beta` that is out of range or has no meaning.
 
     >>> views = Views(np.log([[[0.5, 0.5]], [[0.9, 0.1]]]), np.array([0]), np.array([0]))
-    >>> probabilities(combine_views(views, beta=0.25).logits).round(6).tolist()
+    >>> combine_views(views, beta=0.25).probabilities().round(6).tolist()
     [[0.8, 0.2]]
     """
     weights = _weights(len(views.logits) - 1, combine, beta)
-    if multi_label:
+    if views.multi_label:
         logits = np.asarray(views.logits, np.float64)
         if combine == "mean":
             right, wrong = (_log_mean_exp(-np.logaddexp(0.0, sign * logits), weights) for sign in (-1.0, 1.0))
@@ -256,7 +236,11 @@ def combine_views(
             combined = _log_mean_exp(logs, weights)
         else:
             combined = log_probabilities(logs.max(0) if combine == "max" else np.tensordot(weights, logs, 1))
-    return Predictions(combined.astype(np.float32), views.labels, views.index)
+    return views.of(combined.astype(np.float32))
+
+
+def _views(plain: Predictions, logits: np.ndarray) -> Views:
+    return Views(logits, plain.labels, plain.index, plain.multi_label, plain.threshold)
 
 
 def _log_mean_exp(logs: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -288,11 +272,12 @@ def _check_loader(loader: AnyLoader) -> None:
         )
 
 
-def _presized(loader: Loader, index: np.ndarray, divided: bool) -> Loader:
+def _presized(loader: Loader, index: np.ndarray) -> Loader:
     """A loader of presized pictures of these examples in the same order, each decoded once as it passes.
 
-    They are all that a sharded loader is to see, unless they are to be `divided` as its own are.
+    With a mesh they are divided among the shards as the loader's own are; without, a sharded loader sees all of them.
     """
+    divided = loader.mesh is not None
     whole = Loader(
         loader.dataset,
         batch_size=loader.batch_size if divided else loader.local_batch_size,

@@ -57,7 +57,6 @@ from jaxclf.metrics.predictions import (
     example_losses,
     label_probabilities,
     log_probabilities,
-    multi_label_losses,
     probabilities,
 )
 from jaxclf.metrics.ranking import average_precision, roc_auc, roc_auc_one_vs_rest, roc_auc_per_class
@@ -110,7 +109,6 @@ __all__ = [
     "most_correct",
     "most_incorrect",
     "most_uncertain",
-    "multi_label_losses",
     "one_vs_rest_counts",
     "paired_difference",
     "precision",

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxclf.metrics.multilabel import Threshold, decide
-from jaxclf.metrics.predictions import Predictions, example_losses, label_probabilities, multi_label_losses
+from jaxclf.metrics.multilabel import decide
+from jaxclf.metrics.predictions import Predictions, example_losses
 from jaxclf.metrics.uncertainty import Estimate, paired_difference
 
 
@@ -26,19 +26,16 @@ class Comparison(NamedTuple):
     num_examples: int
 
 
-def compare_predictions(
-    before: Predictions, after: Predictions, *, multi_label: bool = False, threshold: Threshold = 0.5
-) -> Comparison:
+def compare_predictions(before: Predictions, after: Predictions) -> Comparison:
     """The differences of two predictions of the same examples, image by image.
 
     What is hard for both cancels, so the standard errors are far below those of the two figures by themselves. A
     difference within two standard errors may be chance. They know of the choice of pictures only, not of how a run
-    would have come out with another seed; and validation pictures that picked one of the two flatter it.
+    would have come out with another seed; and validation pictures that picked one of the two flatter it. With several
+    labels an example is right where all of them are decided rightly.
 
     Args:
       before, after: in any order each; examples are matched by `index`.
-      multi_label: labels are multi-hot; an example is right where all its labels are decided rightly.
-      threshold: for `multi_label`, the probability that makes a label; one, or float [c].
 
     Raises:
       ValueError: for predictions of different examples or labels, an index that occurs twice, unknown labels, or fewer
@@ -58,8 +55,8 @@ def compare_predictions(
         )
     if before.labels.shape != after.labels.shape or (before.labels != after.labels).any():
         raise ValueError("before and after name different labels for the same examples: predict the same data set")
-    losses = [(multi_label_losses if multi_label else example_losses)(each) for each in (before, after)]
-    right = [_right(each, multi_label, threshold) for each in (before, after)]
+    losses = [example_losses(each) for each in (before, after)]
+    right = [_right(each) for each in (before, after)]
     return Comparison(
         loss=paired_difference(losses[1], losses[0]),
         accuracy=paired_difference(right[1], right[0]),
@@ -71,15 +68,15 @@ def compare_predictions(
 
 def _sorted(predictions: Predictions, name: str) -> Predictions:
     order = np.argsort(predictions.index, kind="stable")
-    ordered = Predictions(*(field[order] for field in predictions))
+    ordered = predictions.rows(order)
     twice = np.flatnonzero(np.diff(ordered.index) == 0)
     if len(twice):
         raise ValueError(f"{name} holds the example with index {ordered.index[twice[0]]} twice")
     return ordered
 
 
-def _right(predictions: Predictions, multi_label: bool, threshold: Threshold) -> np.ndarray:
-    if multi_label:
-        decisions = decide(label_probabilities(predictions.logits), threshold)
+def _right(predictions: Predictions) -> np.ndarray:
+    if predictions.multi_label:
+        decisions = decide(predictions.probabilities(), predictions.threshold)
         return np.asarray((decisions == (predictions.labels > 0)).all(-1))
     return np.asarray(predictions.logits.argmax(-1) == predictions.labels)

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from jaxclf.metrics.predictions import Predictions, example_losses
+from jaxclf.metrics.predictions import Predictions, check_single_label, example_losses
 
 T = TypeVar("T", "BinaryCounts", "Sums")
 
@@ -67,8 +67,9 @@ def sums(predictions: Predictions, *, mask: np.typing.ArrayLike | None = None) -
     """
     if mask is not None:
         keep = np.asarray(mask) > 0
-        predictions = Predictions(*(field[keep] for field in predictions))
-    losses = example_losses(predictions)  # checks, so it comes first
+        predictions = predictions.rows(keep)
+    check_single_label(predictions)
+    losses = example_losses(predictions)
     logits, labels = predictions.logits, predictions.labels
     num_classes = logits.shape[1]
     return Sums(

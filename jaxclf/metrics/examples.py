@@ -4,13 +4,12 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from jaxclf.metrics.multilabel import Threshold, decide
+from jaxclf.metrics.multilabel import decide
 from jaxclf.metrics.predictions import (
     Predictions,
+    check_single_label,
     example_losses,
-    label_probabilities,
     log_probabilities,
-    multi_label_losses,
     probabilities,
 )
 
@@ -42,16 +41,12 @@ class Examples(NamedTuple):
     probability: np.ndarray
 
 
-def top_losses(
-    predictions: Predictions, k: int = 9, *, multi_label: bool = False, threshold: Threshold = 0.5
-) -> Examples:
+def top_losses(predictions: Predictions, k: int = 9) -> Examples:
     """The k examples with the largest losses: wrong labels, odd pictures, and what the classifier does not know.
 
     Args:
-      predictions: int labels [n], or multi-hot labels [n, c] with `multi_label`.
+      predictions: of one label per example, or several.
       k: at most so many, >= 1.
-      multi_label: several labels per example; see `Examples`.
-      threshold: for `multi_label`, the probability that makes a label; one, or float [c].
 
     Returns:
       In order of decreasing loss; of equal ones the lower `index` comes first, whatever the order of the rows.
@@ -63,14 +58,14 @@ def top_losses(
     >>> top_losses(Predictions(logits, np.array([0, 0, 0]), np.array([7, 8, 9])), 2).index.tolist()
     [8, 9]
     """
-    if not multi_label:
-        return _pick(predictions, k, -example_losses(predictions))
+    losses = example_losses(predictions)
+    if not predictions.multi_label:
+        return _pick(predictions, k, -losses)
     _check_k(k)
-    losses = multi_label_losses(predictions)
     rows = np.lexsort((predictions.index, np.round(-losses, DECIMALS)))[:k]
-    chosen = label_probabilities(predictions.logits[rows])
-    labels = predictions.labels[rows]
-    return Examples(rows, predictions.index[rows], labels, decide(chosen, threshold), losses[rows], chosen)
+    picked = predictions.rows(rows)
+    chosen = picked.probabilities()
+    return Examples(rows, picked.index, picked.labels, decide(chosen, picked.threshold), losses[rows], chosen)
 
 
 def most_correct(predictions: Predictions, k: int = 9, *, label: int | None = None) -> Examples:
@@ -87,12 +82,14 @@ def most_correct(predictions: Predictions, k: int = 9, *, label: int | None = No
     Raises:
       ValueError: as `top_losses`, and for a class that does not exist.
     """
+    check_single_label(predictions)
     losses = example_losses(predictions)
     return _pick(predictions, k, losses, _of_class(predictions, label) & _right(predictions))
 
 
 def most_incorrect(predictions: Predictions, k: int = 9, *, label: int | None = None) -> Examples:
     """The wrongly classified examples with the smallest probability of their label. As `most_correct`."""
+    check_single_label(predictions)
     losses = example_losses(predictions)
     return _pick(predictions, k, -losses, _of_class(predictions, label) & ~_right(predictions))
 
@@ -171,7 +168,9 @@ def _pick(predictions: Predictions, k: int, order: np.ndarray, allowed: np.ndarr
     """The k allowed rows with the smallest `order`; of equal ones those with the lower index."""
     _check_k(k)
     known = np.asarray(predictions.labels) >= 0
-    losses = example_losses(predictions._replace(labels=np.where(known, predictions.labels, 0)))
+    known_labels = predictions._replace(labels=np.where(known, predictions.labels, 0))
+    check_single_label(known_labels)
+    losses = example_losses(known_labels)
     losses = np.where(known, losses, np.nan)
     rows = np.lexsort((predictions.index, np.round(order, DECIMALS)))
     rows = rows[allowed[rows]][:k] if allowed is not None else rows[:k]

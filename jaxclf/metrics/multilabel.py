@@ -6,10 +6,8 @@ import numpy as np
 
 from jaxclf.metrics.classification import average_f_beta, check_beta
 from jaxclf.metrics.counts import decision_counts
-from jaxclf.metrics.predictions import check_not_empty
+from jaxclf.metrics.predictions import Threshold, check_not_empty
 
-#: A threshold for all classes, or float [c], one for each.
-Threshold = float | np.ndarray
 #: Scores closer than this are equal: far above the rounding of their sums, far below what a decision changes.
 SAME = 1e-12
 

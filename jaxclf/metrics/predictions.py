@@ -4,20 +4,38 @@ from typing import NamedTuple
 
 import numpy as np
 
+#: From which probability on a label counts: one number for all classes, or float [c], one for each.
+Threshold = float | np.ndarray
+
 
 class Predictions(NamedTuple):
     """What a model said about a data set, one row per example, padding already removed.
 
     Attributes:
       logits: float32 [n, c].
-      labels: int32 [n], -1 where the truth is not known; or, where a picture has several labels, multi-hot
-        float32 [n, c]. Which of the two is meant is said by the caller (`multi_label`), never guessed.
+      labels: int32 [n], -1 where the truth is not known; or, with `multi_label`, multi-hot float32 [n, c].
       index: int32 [n], the example's position in its data source.
+      multi_label: whether an example can have several labels. Said by the data source, never guessed.
+      threshold: with `multi_label`, from which probability on a label counts as given.
     """
 
     logits: np.ndarray
     labels: np.ndarray
     index: np.ndarray  # type: ignore[assignment]  # the field hides tuple.index, which nobody needs here
+    multi_label: bool = False
+    threshold: Threshold = 0.5
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What is stored of them: `logits`, `labels` and `index`."""
+        return {"logits": self.logits, "labels": self.labels, "index": self.index}
+
+    def rows(self, chosen: np.ndarray | slice) -> "Predictions":
+        """Some of the rows, by number or mask, in that order."""
+        return self._replace(logits=self.logits[chosen], labels=self.labels[chosen], index=self.index[chosen])
+
+    def probabilities(self) -> np.ndarray:
+        """float64 [n, c]: softmax; with `multi_label`, the sigmoid of each logit."""
+        return (label_probabilities if self.multi_label else probabilities)(self.logits)
 
 
 def log_probabilities(logits: np.ndarray) -> np.ndarray:
@@ -46,24 +64,23 @@ def label_probabilities(logits: np.ndarray) -> np.ndarray:
 
 
 def example_losses(predictions: Predictions) -> np.ndarray:
-    """-log p(label) per example, float64 [n].
+    """The loss of each example in nats, float64 [n].
+
+    It is -log p(label); with several labels the binary cross-entropy, averaged over the classes.
 
     Raises:
-      ValueError: as `check_single_label`.
+      ValueError: as `check_labels`.
     """
-    check_single_label(predictions)
-    return -log_probabilities(predictions.logits)[np.arange(len(predictions.labels)), predictions.labels]
-
-
-def multi_label_losses(predictions: Predictions) -> np.ndarray:
-    """Binary cross-entropy per example, averaged over the classes (`sigmoid_cross_entropy`): float64 [n].
-
-    Raises:
-      ValueError: as `check_multi_label`.
-    """
-    check_multi_label(predictions)
+    check_labels(predictions)
+    if not predictions.multi_label:
+        return -log_probabilities(predictions.logits)[np.arange(len(predictions.labels)), predictions.labels]
     logits, labels = np.asarray(predictions.logits, np.float64), np.asarray(predictions.labels, np.float64)
     return (labels * np.logaddexp(0.0, -logits) + (1.0 - labels) * np.logaddexp(0.0, logits)).mean(-1)
+
+
+def check_labels(predictions: Predictions) -> None:
+    """Refuses what has no figures: labels of another kind than `multi_label` says, or logits that are not finite."""
+    (check_multi_label if predictions.multi_label else check_single_label)(predictions)
 
 
 def check_single_label(predictions: Predictions) -> None:
@@ -75,8 +92,8 @@ def check_single_label(predictions: Predictions) -> None:
     logits, labels = predictions.logits, predictions.labels
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
-            f"labels of type {labels.dtype} and shape {labels.shape} are not one class number per example; for "
-            "multi-hot labels use the multi-label figures (multi_label=True)"
+            f"labels of type {labels.dtype} and shape {labels.shape} are not one class number per example; if they are "
+            "multi-hot, say so with Predictions(..., multi_label=True), and use the figures of several labels"
         )
     _check_logits(logits, len(labels))
     if (labels < 0).any():
@@ -95,7 +112,7 @@ def check_multi_label(predictions: Predictions) -> None:
     if labels.shape != logits.shape:
         raise ValueError(
             f"labels of shape {labels.shape} are not multi-hot for logits of shape {logits.shape}; for one class "
-            "number per example use multi_label=False"
+            "number per example say multi_label=False"
         )
     _check_logits(logits, len(labels))
     if not np.isin(labels, (0, 1)).all():

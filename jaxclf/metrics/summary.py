@@ -15,48 +15,32 @@ from jaxclf.metrics.classification import (
     recall,
 )
 from jaxclf.metrics.counts import BinaryCounts, Sums, confusion_counts, decision_counts, one_vs_rest_counts
-from jaxclf.metrics.multilabel import Threshold, decide, hamming_loss, samples_f_beta
-from jaxclf.metrics.predictions import (
-    Predictions,
-    check_multi_label,
-    check_not_empty,
-    check_single_label,
-    example_losses,
-    label_probabilities,
-    multi_label_losses,
-)
+from jaxclf.metrics.multilabel import decide, hamming_loss, samples_f_beta
+from jaxclf.metrics.predictions import Predictions, check_labels, check_not_empty, example_losses
 
 
-def summarize(
-    predictions: Predictions, *, multi_label: bool = False, threshold: Threshold = 0.5, beta: float = 2.0
-) -> dict[str, float]:
+def summarize(predictions: Predictions, *, beta: float = 2.0) -> dict[str, float]:
     """`loss`, `accuracy` and `num_examples`, from sums and counts over the whole set.
 
     Args:
-      predictions: int labels [n], or multi-hot labels [n, c] with `multi_label`.
-      multi_label: several labels per example. Then `loss` is the mean binary cross-entropy over examples and classes,
-        `accuracy` the share of right decisions over examples and classes (1 - `hamming_loss`), and `f_beta` the
-        samples F-beta. Otherwise `loss` is the mean of -log p(label), `accuracy` the share of right classes.
-      threshold: for `multi_label`, the probability that makes a label; one, or float [c].
-      beta: for `multi_label`, of `f_beta`.
+      predictions: of one label per example: then `loss` is the mean of -log p(label), `accuracy` the share of right
+        classes. Or of several: then `loss` is the mean binary cross-entropy over examples and classes, `accuracy` the
+        share of right decisions over examples and classes (1 - `hamming_loss`), and `f_beta` the samples F-beta.
+      beta: of `f_beta`.
 
     Raises:
       ValueError: for an empty set, labels that are unknown or of the other kind, or logits that are not finite.
     """
     check_not_empty(len(predictions.labels))
-    if multi_label:
-        loss = float(multi_label_losses(predictions).mean())
-        decisions = decide(label_probabilities(predictions.logits), threshold)
-        return {
-            "loss": loss,
-            "accuracy": 1.0 - hamming_loss(decisions, predictions.labels),
-            "f_beta": samples_f_beta(decisions, predictions.labels, beta),
-            "num_examples": len(predictions.labels),
-        }
+    loss, number = float(example_losses(predictions).mean()), len(predictions.labels)
+    if not predictions.multi_label:
+        return {"loss": loss, "accuracy": accuracy(predictions), "num_examples": number}
+    decisions = decide(predictions.probabilities(), predictions.threshold)
     return {
-        "loss": float(example_losses(predictions).mean()),
-        "accuracy": accuracy(predictions),
-        "num_examples": len(predictions.labels),
+        "loss": loss,
+        "accuracy": 1.0 - hamming_loss(decisions, predictions.labels),
+        "f_beta": samples_f_beta(decisions, predictions.labels, beta),
+        "num_examples": number,
     }
 
 
@@ -95,13 +79,11 @@ def figures(sums: Sums, *, k: int = 5) -> dict[str, float]:
     }
 
 
-def classification_report(
-    predictions: Predictions, classes: Sequence[str], *, multi_label: bool = False, threshold: Threshold = 0.5
-) -> dict[str, Any]:
+def classification_report(predictions: Predictions, classes: Sequence[str]) -> dict[str, Any]:
     """Precision, recall, F1 and support of every class, and their averages, as JSON values.
 
     Args:
-      predictions, multi_label, threshold: as in `summarize`.
+      predictions: of one label per example, or several.
       classes: names, one per logit.
 
     Returns:
@@ -115,17 +97,16 @@ def classification_report(
     check_not_empty(len(predictions.labels))
     if len(classes) != predictions.logits.shape[-1]:
         raise ValueError(f"{len(classes)} class names do not fit the logits of {predictions.logits.shape[-1]} classes")
+    check_labels(predictions)
     extra: dict[str, float]
-    if multi_label:
-        check_multi_label(predictions)
-        decisions = decide(label_probabilities(predictions.logits), threshold)
+    if predictions.multi_label:
+        decisions = decide(predictions.probabilities(), predictions.threshold)
         counts = decision_counts(decisions, predictions.labels)
         extra = {
             "micro": average_f_beta(counts, average="micro"),
             "samples": samples_f_beta(decisions, predictions.labels),
         }
     else:
-        check_single_label(predictions)
         confusion = confusion_counts(predictions.logits.argmax(-1), predictions.labels, len(classes))
         counts = one_vs_rest_counts(confusion)
         extra = {"accuracy": accuracy(predictions)}

@@ -6,16 +6,7 @@ import numpy as np
 
 from jaxclf.data.order import epoch_order
 from jaxclf.metrics.calibration import calibration_error, expected_calibration_error, reliability_curve
-from jaxclf.metrics.predictions import (
-    Predictions,
-    check_multi_label,
-    check_not_empty,
-    check_single_label,
-    example_losses,
-    label_probabilities,
-    multi_label_losses,
-    probabilities,
-)
+from jaxclf.metrics.predictions import Predictions, check_labels, check_not_empty, example_losses, probabilities
 
 #: The smallest and the largest temperature that is fit.
 BOUNDS = (0.01, 100.0)
@@ -66,8 +57,10 @@ def calibrated(logits: np.ndarray, temperature: float) -> np.ndarray:
     return np.asarray(logits) / temperature
 
 
-def fit_temperature(logits: np.ndarray, labels: np.ndarray, *, multi_label: bool = False) -> float:
+def fit_temperature(predictions: Predictions) -> float:
     """The temperature T in `BOUNDS` with the smallest loss: the mean of -log softmax(logits / T)[label].
+
+    With several labels it is the binary cross-entropy of sigmoid(logits / T).
 
     The loss is convex in b = 1 / T. Its derivative, the mean of (expected logit under p) - (label's logit), grows with
     b, so its zero is found by Newton's method kept between bounds, in float64.
@@ -77,27 +70,21 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, *, multi_label: bool
     labels have logits below the average, it is the upper one. If all logits of every row are equal, T changes nothing,
     and is 1.
 
-    Args:
-      logits: float [n, c].
-      labels: int [n], or multi-hot [n, c] with `multi_label`.
-      multi_label: the loss is the binary cross-entropy of sigmoid(logits / T).
-
     Raises:
       ValueError: for no examples, labels that are unknown or of the other kind, or logits that are not finite.
 
     References: Guo et al., On Calibration of Modern Neural Networks, arXiv:1706.04599, 2017.
 
     >>> logits = np.repeat([[4.0, 0.0]], 4, axis=0)  # 98 % sure, and right 3 times out of 4
-    >>> temperature = fit_temperature(logits, np.array([0, 0, 0, 1]))
+    >>> temperature = fit_temperature(Predictions(logits, np.array([0, 0, 0, 1]), np.arange(4)))
     >>> probabilities(logits / temperature)[0].round(6).tolist()
     [0.75, 0.25]
     """
-    logits, labels = np.asarray(logits), np.asarray(labels)
+    labels = predictions.labels
     check_not_empty(len(labels))
-    predictions = Predictions(logits, labels, np.arange(len(labels)))
-    (check_multi_label if multi_label else check_single_label)(predictions)
-    z = logits.astype(np.float64)
-    if multi_label:  # each label is a choice between 0 and its logit
+    check_labels(predictions)
+    z = np.asarray(predictions.logits, np.float64)
+    if predictions.multi_label:  # each label is a choice between 0 and its logit
         z = np.stack([np.zeros(z.size), z.reshape(-1)], axis=-1)
         labels = labels.reshape(-1).astype(np.int64)
     z = z - np.take_along_axis(z, labels[:, None], -1)  # the label's logit is 0
@@ -119,9 +106,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, *, multi_label: bool
     return float(1.0 / b)
 
 
-def cross_fit_temperature(
-    predictions: Predictions, *, num_folds: int = 5, seed: int = 0, multi_label: bool = False
-) -> CrossFit:
+def cross_fit_temperature(predictions: Predictions, *, num_folds: int = 5, seed: int = 0) -> CrossFit:
     """Fits the temperature, and measures it on examples held out: each by the temperature fit on the other folds.
 
     Folds are drawn without looking at labels, so an example's own label has no part in its calibrated probabilities.
@@ -130,7 +115,6 @@ def cross_fit_temperature(
       predictions: of validation examples; not of those the classifier was trained on, where it is too sure.
       num_folds: 2 .. n.
       seed: of the folds, >= 0. They depend on it and on the order of `index` only, not on that of the rows.
-      multi_label: labels are multi-hot, and probabilities sigmoids.
 
     Raises:
       ValueError: for a number of folds outside these bounds, and as `fit_temperature`.
@@ -138,30 +122,24 @@ def cross_fit_temperature(
     number = len(predictions.labels)
     if not 2 <= num_folds <= number:
         raise ValueError(f"num_folds={num_folds} must lie between 2 and the number of examples ({number})")
-    temperature = fit_temperature(predictions.logits, predictions.labels, multi_label=multi_label)
+    temperature = fit_temperature(predictions)
     folds = np.empty(number, np.int32)
     folds[np.argsort(predictions.index, kind="stable")[epoch_order(seed, 0, number)]] = np.arange(number) % num_folds
-    fold_temperatures = np.array(
-        [
-            fit_temperature(predictions.logits[others], predictions.labels[others], multi_label=multi_label)
-            for others in (folds != fold for fold in range(num_folds))
-        ]
-    )
+    fold_temperatures = np.array([fit_temperature(predictions.rows(folds != fold)) for fold in range(num_folds)])
     held_out = predictions._replace(
         logits=np.asarray(predictions.logits, np.float64) / fold_temperatures[folds][:, None]
     )
-    losses = multi_label_losses if multi_label else example_losses
     return CrossFit(
         temperature=temperature,
         at_bound=temperature in BOUNDS,
         fold_temperatures=fold_temperatures,
         folds=folds,
         predictions=held_out,
-        probabilities=(label_probabilities if multi_label else probabilities)(held_out.logits),
-        loss_before=float(losses(predictions).mean()),
-        loss_after=float(losses(held_out).mean()),
-        ece_before=_calibration_error(predictions, multi_label),
-        ece_after=_calibration_error(held_out, multi_label),
+        probabilities=held_out.probabilities(),
+        loss_before=float(example_losses(predictions).mean()),
+        loss_after=float(example_losses(held_out).mean()),
+        ece_before=_calibration_error(predictions),
+        ece_after=_calibration_error(held_out),
     )
 
 
@@ -175,8 +153,8 @@ def _slope(z: np.ndarray, b: float) -> tuple[float, float]:
     return float(mean.mean()), float((p * (z - mean) ** 2).sum(-1).mean())
 
 
-def _calibration_error(predictions: Predictions, multi_label: bool) -> float:
-    if not multi_label:
+def _calibration_error(predictions: Predictions) -> float:
+    if not predictions.multi_label:
         return expected_calibration_error(predictions)
-    confidence = np.minimum(label_probabilities(predictions.logits), 1.0)
+    confidence = np.minimum(predictions.probabilities(), 1.0)
     return calibration_error(reliability_curve(confidence.reshape(-1), predictions.labels.reshape(-1) > 0))

@@ -78,7 +78,7 @@ def collect(
     """
     folder = Path(folder)
     summary, recipe = _read_record(folder)
-    predictions, names = _read_predictions(folder / PREDICTIONS)
+    predictions, names = _read_predictions(folder / PREDICTIONS, recipe)
     content = ReportContent(
         name=folder.resolve().name,
         summary=summary,
@@ -122,13 +122,16 @@ def _parsed(path: Path, parse: Any) -> Any:
         raise ValueError(f"{path} is damaged: {error}") from error
 
 
-def _read_predictions(path: Path) -> tuple[Predictions | None, tuple[str, ...]]:
+def _read_predictions(path: Path, recipe: Recipe) -> tuple[Predictions | None, tuple[str, ...]]:
     if not path.is_file():
         return None, ()
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            predictions = Predictions(arrays["logits"], arrays["labels"], arrays["index"])
-            return predictions, tuple(str(name) for name in arrays["files"])
+            found = Predictions(
+                arrays["logits"], arrays["labels"], arrays["index"], recipe.settings.multi_label,
+                recipe.settings.threshold,
+            )  # fmt: skip
+            return found, tuple(str(name) for name in arrays["files"])
     except (ValueError, KeyError, OSError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
 

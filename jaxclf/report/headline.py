@@ -12,10 +12,8 @@ from jaxclf.metrics import (
     confusion_matrix,
     decide,
     example_losses,
-    label_probabilities,
     mean_and_standard_error,
     most_confused,
-    multi_label_losses,
 )
 from jaxclf.report.content import ReportContent
 
@@ -91,7 +89,7 @@ def _decision_share(content: ReportContent) -> Estimate | None:
     predictions = content.judged
     if predictions is None or len(predictions.labels) < 2:
         return None
-    decisions = decide(label_probabilities(predictions.logits), content.threshold)
+    decisions = decide(predictions.probabilities(), predictions.threshold)
     return mean_and_standard_error((decisions == (predictions.labels > 0)).mean(-1))
 
 
@@ -100,8 +98,7 @@ def loss_with_error(content: ReportContent) -> str:
     predictions = content.judged
     if predictions is None or len(predictions.labels) < 2:
         return number(content.summary.get("loss"))
-    losses = (multi_label_losses if content.multi_label else example_losses)(predictions)
-    estimate = mean_and_standard_error(losses)
+    estimate = mean_and_standard_error(example_losses(predictions))
     return f"{estimate.mean:.4f} ± {estimate.standard_error:.4f}"
 
 
@@ -111,7 +108,7 @@ def failures(content: ReportContent) -> list[str]:
     if predictions is None:
         return []
     if content.multi_label:
-        rows = classification_report(predictions, content.classes, multi_label=True, threshold=content.threshold)
+        rows = classification_report(predictions, content.classes)
         worst = sorted((row for row in rows["classes"] if row["support"]), key=lambda row: row["f1"])[:3]
         return [
             f"{row['class']}: {percent(row['recall'])} of its {row['support']:,} found, "

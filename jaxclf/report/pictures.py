@@ -46,7 +46,7 @@ def picked(content: ReportContent) -> dict[str, Examples]:
     if predictions is None:
         return {}
     if content.multi_label:
-        return {"losses": top_losses(predictions, NUM_PICTURES, multi_label=True, threshold=content.threshold)}
+        return {"losses": top_losses(predictions, NUM_PICTURES)}
     return {"losses": top_losses(predictions, NUM_PICTURES), "uncertain": most_uncertain(predictions, NUM_PICTURES)}
 
 

@@ -13,9 +13,7 @@ from jaxclf.metrics import (
     confusion_matrix,
     cross_fit_temperature,
     figures,
-    label_probabilities,
     most_confused,
-    probabilities,
     reliability_curve,
     sums,
 )
@@ -137,9 +135,7 @@ def classes_section(content: ReportContent) -> dict[str, Any] | None:
     """Precision, recall and F1 per class, and their means."""
     if content.judged is None:
         return None
-    report = classification_report(
-        content.judged, content.classes, multi_label=content.multi_label, threshold=content.threshold
-    )
+    report = classification_report(content.judged, content.classes)
 
     def row(name: str, values: dict[str, Any]) -> dict[str, Any]:
         shares = {key: percent(values[key]) for key in ("precision", "recall", "f1")}
@@ -172,12 +168,12 @@ def calibration_section(content: ReportContent) -> dict[str, Any] | None:
     predictions = content.judged
     if predictions is None or len(predictions.labels) < MIN_CALIBRATION:
         return None
-    fitted = cross_fit_temperature(predictions, multi_label=content.multi_label)
+    fitted = cross_fit_temperature(predictions)
     if content.multi_label:
         truth = predictions.labels.reshape(-1) > 0
-        before, after = label_probabilities(predictions.logits).reshape(-1), fitted.probabilities.reshape(-1)
+        before, after = predictions.probabilities().reshape(-1), fitted.probabilities.reshape(-1)
     else:
-        before, after = probabilities(predictions.logits).max(-1), fitted.probabilities.max(-1)
+        before, after = predictions.probabilities().max(-1), fitted.probabilities.max(-1)
         truth = predictions.logits.argmax(-1) == predictions.labels
     curves = [reliability_curve(np.minimum(each, 1.0), truth, num_bins=10) for each in (before, after)]
     if fitted.at_bound:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
+from jaxclf.config import Settings
 from jaxclf.metrics import Predictions
 from jaxclf.run.checkpoint_file import PendingCheckpoint, start_checkpoint
 from jaxclf.run.course import Course
@@ -70,7 +71,7 @@ class Keeper:
         }
         extra: dict[str, Any] = {"best": snapshot.best.kept} if snapshot.best.kept else {}
         if snapshot.best.predictions is not None:
-            extra["best_predictions"] = snapshot.best.predictions._asdict()
+            extra["best_predictions"] = snapshot.best.predictions.arrays()
         loss = boundary.valid_loss
         self._write(path, course, course.number, snapshot.epoch, snapshot.state, fit, extra, valid_loss=loss)
         self._snapshots.append((course.number, loss, path))
@@ -139,7 +140,7 @@ class Keeper:
         }
         record = course.to_dict() | {"fit": fit, "metrics_size": metrics_size(self.folder), "valid_loss": valid_loss}
         if course.latest is not None:
-            extra = extra | {"latest_predictions": course.latest._asdict()}
+            extra = extra | {"latest_predictions": course.latest.arrays()}
         metadata = {**self.metadata, "progress": progress, "course": record}
         self._pending = start_checkpoint(path, state, metadata, extra=extra)
         self._time = time.monotonic()
@@ -167,6 +168,9 @@ def remove_checkpoint(path: Path) -> None:
         shutil.rmtree(gone)
 
 
-def to_predictions(arrays: dict[str, Any] | None) -> Predictions | None:
-    """Predictions back from a checkpoint's part."""
-    return None if arrays is None else Predictions(**{name: np.asarray(value) for name, value in arrays.items()})
+def to_predictions(arrays: dict[str, Any] | None, settings: Settings) -> Predictions | None:
+    """Predictions back from a checkpoint's part; the settings of the run say what their labels mean."""
+    if arrays is None:
+        return None
+    values = {name: np.asarray(value) for name, value in arrays.items()}
+    return Predictions(**values, multi_label=settings.multi_label, threshold=settings.threshold)

@@ -71,6 +71,7 @@ def evaluate_run(
         image_size=run.spec.preprocess.image_size,
         train=False,
         preprocess=run.spec.preprocess,
+        mesh=all_devices(run.recipe.settings.batch_size),
     )
     advance = on_progress or (lambda done, total: None)
     count = len(source)
@@ -79,10 +80,9 @@ def evaluate_run(
         run.model,
         run.variables,
         loader.without([picture.index for picture in bad]),
-        predict_step=run.predict_step,
+        threshold=run.spec.threshold,
         on_progress=lambda done, _: advance(count + len(bad) + done, 2 * count),
-        mesh=all_devices(loader.batch_size),
     )
-    scores = summarize(predictions, multi_label=run.spec.multi_label, threshold=run.spec.threshold)
+    scores = summarize(predictions)
     skipped = {"skipped": [picture.reason for picture in bad]} if bad else {}
     return {**scores, "examples": sentence, **skipped}

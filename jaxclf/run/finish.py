@@ -5,13 +5,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jax.sharding import Mesh
-
 from jaxclf.data.cache import BadImage
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import fingerprint
-from jaxclf.inference.predict import PredictStep
-from jaxclf.metrics import Predictions, label_probabilities, search_threshold, summarize
+from jaxclf.metrics import Predictions, search_threshold, summarize
 from jaxclf.models.classifier import Classifier
 from jaxclf.models.trees import Tree, num_parameters
 from jaxclf.run.checkpoints import Keeper
@@ -33,10 +30,8 @@ def finish(
     prepared: Prepared,
     valid: Loader,
     bad: dict[str, tuple[BadImage, ...]],
-    predict_step: PredictStep,
     keeper: Keeper,
     observer: Observer,
-    mesh: Mesh | None,
     machine: dict[str, Any],
 ) -> dict[str, Any]:
     """Judges what a run's phases ended with, and writes all but the phases' own files, `summary.json` last.
@@ -45,10 +40,9 @@ def finish(
       folder, data: RUN and DATA.
       course: whose phases have all ended.
       variables: what the last one ended with.
-      model, prepared, valid, bad, predict_step: the network, the data, the validation pictures, what was skipped.
+      model, prepared, valid, bad: the network, the data, the validation pictures, what was skipped.
       keeper: waited for, so that the checkpoint that the summary names is there.
-      observer: told what happens.
-      mesh: devices that share each batch. Of several processes only one writes.
+      observer: told what happens. Of several processes only one writes.
       machine: `hardware` and `versions`, for the summary.
 
     Returns:
@@ -66,16 +60,16 @@ def finish(
         tta_started = time.perf_counter()
         observer.note(f"test-time augmentation: the plain picture and {recipe.settings.tta_views} views")
         with observer.task("test-time augmentation", len(latest.labels) * (recipe.settings.tta_views + 1)) as progress:
-            tta = score_tta(model, variables, valid, recipe, latest, predict_step, progress, mesh)
+            tta = score_tta(model, variables, valid, recipe, latest, progress)
         brought = {name: tta[name] for name in ("loss", "accuracy", "loss_difference")}
         steps.append({"name": "test-time augmentation", "seconds": time.perf_counter() - tta_started, **brought})
     test = None
     if splits.test is not None:
         with observer.task("judging the test part", len(splits.test)) as progress:
-            test, submission = score_test(model, variables, splits.test, recipe, valid, predict_step, progress, mesh)
+            test, submission = score_test(model, variables, splits.test, recipe, valid, progress)
         if submission is not None and is_writer():
             write_submission(folder, submission)
-    extra = multi_label_figures(latest, recipe.settings.threshold) if recipe.settings.multi_label else {}
+    extra = multi_label_figures(latest) if recipe.settings.multi_label else {}
     keeper.wait()
     summary = {
         "accuracy": final["accuracy"],
@@ -109,12 +103,12 @@ def finish(
     return summary
 
 
-def multi_label_figures(predictions: Predictions, threshold: float) -> dict[str, Any]:
+def multi_label_figures(predictions: Predictions) -> dict[str, Any]:
     """F-beta at the run's threshold, and the threshold that would have been best on the same pictures (optimistic)."""
-    found = search_threshold(label_probabilities(predictions.logits), predictions.labels)
-    scores = summarize(predictions, multi_label=True, threshold=threshold)
+    found = search_threshold(predictions.probabilities(), predictions.labels)
+    scores = summarize(predictions)
     return {
         "f_beta": scores["f_beta"],
-        "threshold": threshold,
+        "threshold": predictions.threshold,
         "best_threshold": {"threshold": float(found.threshold), "f_beta": float(found.score)},
     }

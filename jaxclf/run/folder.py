@@ -106,7 +106,7 @@ def truncate_metrics(out: Path, size: int) -> None:
 
 def write_predictions(out: Path, predictions: Predictions, names: Sequence[str], classes: Sequence[str]) -> Path:
     """Writes `predictions.npz`: logits, labels, index, `files` (name of each example) and `classes`."""
-    arrays = {**predictions._asdict(), "files": np.array(list(names)), "classes": np.array(list(classes))}
+    arrays = {**predictions.arrays(), "files": np.array(list(names)), "classes": np.array(list(classes))}
     return write_npz(out / PREDICTIONS, arrays)
 
 

@@ -12,7 +12,6 @@ from jaxclf.config import Phase, Recipe
 from jaxclf.data.activations import ActivationLoader
 from jaxclf.data.loader import Loader
 from jaxclf.inference.features import extract_features
-from jaxclf.inference.predict import PredictStep
 from jaxclf.models.classifier import Classifier
 from jaxclf.models.trees import Tree
 from jaxclf.run.observer import Observer
@@ -79,7 +78,6 @@ def run_phase(
     *,
     observer: Observer,
     previous_lr: float | None = None,
-    predict_step: PredictStep | None = None,
     mesh: Mesh | None = None,
     on_phase: Callable[[Phase, FoundRate | None], None] | None = None,
     on_log: Callable[[Row], None] | None = None,
@@ -97,7 +95,6 @@ def run_phase(
       loaders: of pictures.
       observer: told what happens.
       previous_lr: the last layer group's rate in the phase before, for `lr_from="previous"`.
-      predict_step: a compiled one for pictures of the recipe's image size.
       mesh: devices that share each batch.
       on_phase: called before training starts, with the phase as it is run and the test of rates before it.
       on_log, on_epoch, on_boundary: see `jaxclf.fit`.
@@ -114,8 +111,7 @@ def run_phase(
     cached = None
     if phase.cut is not None:
         assert isinstance(train, Loader) and isinstance(valid, Loader)
-        train, valid, cached = _activations(model, variables, phase, recipe, train, valid, observer, mesh)
-        predict_step = None
+        train, valid, cached = _activations(model, variables, phase, recipe, train, valid, observer)
     rate = None
     if phase.lr_from == "find":
         rate = _find_rate(model, variables, phase, recipe, train, observer, mesh)
@@ -143,7 +139,6 @@ def run_phase(
             settings=recipe.settings,
             phase_number=number,
             first_epoch=sum(earlier.num_epochs for earlier in recipe.phases[:number]),
-            predict_step=predict_step,
             mesh=mesh,
             on_step=on_step,
             on_log=on_log,
@@ -162,7 +157,6 @@ def _activations(
     train: Loader,
     valid: Loader,
     observer: Observer,
-    mesh: Mesh | None,
 ) -> tuple[ActivationLoader, ActivationLoader, dict[str, Any]]:
     """The phase's loaders of activations, and what they are."""
     assert phase.cut is not None
@@ -176,7 +170,6 @@ def _activations(
             train,
             cut=phase.cut,
             seed=recipe.settings.seed,
-            mesh=mesh,
             on_progress=lambda done, _: progress(done, total),
             **bank,  # type: ignore[arg-type]  # the two fields
         )
@@ -186,7 +179,6 @@ def _activations(
             variables,
             valid,
             cut=phase.cut,
-            mesh=mesh,
             on_progress=lambda done, _: progress(before + done, total),
         )
     seconds = time.perf_counter() - started

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxclf.config import Preprocess, Recipe, Settings
 from jaxclf.data.cache import BadImage, OnBadImage, fits_in_memory
@@ -96,7 +97,7 @@ class Loaders(NamedTuple):
         return [*self.train.values(), *self.valid.values()]
 
 
-def make_loaders(splits: Splits, recipe: Recipe, preprocess: Preprocess) -> Loaders:
+def make_loaders(splits: Splits, recipe: Recipe, preprocess: Preprocess, mesh: Mesh | None = None) -> Loaders:
     """The loaders of a recipe's phases. Their caches share the memory: all are kept there, or all on disk.
 
     Of several processes each gets its part of every batch.
@@ -109,7 +110,7 @@ def make_loaders(splits: Splits, recipe: Recipe, preprocess: Preprocess) -> Load
         pixels += sum(len(splits.valid) * size**2 for size in sizes)
         cache = "memory" if fits_in_memory(pixels, 1) else "disk"
     common: dict[str, Any] = {"batch_size": recipe.settings.batch_size, "preprocess": preprocess, "cache": cache}
-    common |= {"shard": (jax.process_index(), jax.process_count())}
+    common |= {"shard": (jax.process_index(), jax.process_count()), "mesh": mesh}
     training: dict[str, Any] = {"train": True, "seed": recipe.settings.seed, "sampling": recipe.settings.sampling}
     train = {
         (size, presized): Loader(splits.train, image_size=size, presized=presized, **training, **common)

@@ -179,7 +179,9 @@ class Point(NamedTuple):
         if self.fit["best"] is not None:
             epoch, loss = self.fit["best"]
             kept = load_part(self.path, "best") or {}
-            best = Best(epoch, loss, kept, to_predictions(load_part(self.path, "best_predictions")))
+            best = Best(
+                epoch, loss, kept, to_predictions(load_part(self.path, "best_predictions"), self.course.recipe.settings)
+            )
         state = restore_checkpoint(self.path, target)
         loss, weight, correct, count = self.fit["totals"]
         return Snapshot(state, self.fit["epoch"], self.fit["batch"], (loss, weight, correct, count), best)
@@ -195,7 +197,7 @@ def resume_point(out: Path, recipe: Recipe, keeper: Keeper, note: Callable[[str]
     point, size = Point(Course(recipe), None, None), 0
     for path, metadata in reversed(found):
         try:
-            latest = to_predictions(load_part(path, "latest_predictions"))
+            latest = to_predictions(load_part(path, "latest_predictions"), recipe.settings)
             load_part(path, "training")
             load_part(path, "variables")
             record = metadata["course"]

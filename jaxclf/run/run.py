@@ -19,7 +19,7 @@ from jaxclf.data.devices import check_divisible, data_mesh
 from jaxclf.data.manifest import make_roster
 from jaxclf.data.sources import fingerprint
 from jaxclf.inference.features import variables_digest
-from jaxclf.inference.predict import PredictStep, make_predict_step, predict
+from jaxclf.inference.predict import predict
 from jaxclf.metrics import summarize
 from jaxclf.models.classifier import Classifier
 from jaxclf.models.trees import Tree
@@ -44,7 +44,6 @@ class _Work(NamedTuple):
     folder: Path
     model: Classifier
     loaders: Loaders
-    predict_step: PredictStep
     keeper: Keeper
     observer: Observer
     stop: StopSignals | None
@@ -115,7 +114,8 @@ def run_recipe(
     if begun is not None:
         for line in check_same(folder, begun, request, roster):
             observer.note(line)
-    loaders = make_loaders(splits, recipe, spec.preprocess)
+    shared = mesh if mesh.size > 1 else None
+    loaders = make_loaders(splits, recipe, spec.preprocess, shared)
     with observer.task("decoding", sum(len(loader.dataset) for loader in loaders.all())) as progress:
         loaders, bad = decode(loaders, recipe.settings, progress)
 
@@ -136,8 +136,7 @@ def run_recipe(
         observer.note(f"resuming the run in {folder}: {_describe(point)}")
     model = spec.create()
     variables = prepared.initial_variables(recipe.settings.seed) if point.path is None else load_variables(point.path)
-    predict_step = make_predict_step(model, preprocess=spec.preprocess)
-    work = _Work(folder, model, loaders, predict_step, keeper, observer, stop, mesh if mesh.size > 1 else None)
+    work = _Work(folder, model, loaders, keeper, observer, stop, shared)
     course = point.course
     with _explained(keeper, data, folder, recipe):
         while not course.finished:
@@ -145,8 +144,8 @@ def run_recipe(
             point = point._replace(fit=None)
         return finish(
             folder, data, course, variables, model=model, prepared=prepared,
-            valid=loaders.valid[recipe.settings.image_size], bad=bad, predict_step=predict_step, keeper=keeper,
-            observer=observer, mesh=work.mesh, machine={"hardware": hardware(), "versions": versions()},
+            valid=loaders.valid[recipe.settings.image_size], bad=bad, keeper=keeper,
+            observer=observer, machine={"hardware": hardware(), "versions": versions()},
         )  # fmt: skip
 
 
@@ -198,7 +197,6 @@ def _run_phase(work: _Work, variables: Tree, course: Course, point: Point) -> Tr
             work.loaders,
             observer=observer,
             previous_lr=course.previous_lr,
-            predict_step=work.predict_step,
             mesh=work.mesh,
             on_phase=on_phase,
             on_log=on_log,
@@ -224,9 +222,9 @@ def _judge(work: _Work, variables: Tree, course: Course, done: PhaseResult) -> N
     ):
         # Every phase is judged on the same: whole pictures, at the size that is used afterwards.
         valid = work.loaders.valid[recipe.settings.image_size]
-        predictions = predict(work.model, variables, valid, predict_step=work.predict_step, mesh=work.mesh)
+        predictions = predict(work.model, variables, valid, threshold=recipe.settings.threshold)
     assert predictions is not None  # there is a validation loader
-    scores = summarize(predictions, multi_label=recipe.settings.multi_label, threshold=recipe.settings.threshold)
+    scores = summarize(predictions)
     step = {
         "name": done.phase.name,
         "seconds": course.total_phase_seconds(),
@@ -234,7 +232,7 @@ def _judge(work: _Work, variables: Tree, course: Course, done: PhaseResult) -> N
         "accuracy": scores["accuracy"],
     }
     if course.latest is not None:
-        step |= difference(course.latest, predictions, recipe)
+        step |= difference(course.latest, predictions)
     course.cached += [done.cached] if done.cached is not None else []
     course.end_phase(step, predictions)
     if fit.stopped:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from jaxclf.config import Phase, Settings, cycle_boundaries
 from jaxclf.data.activations import AnyLoader
-from jaxclf.inference.predict import PredictStep, make_predict_step, predict
+from jaxclf.inference.predict import predict
 from jaxclf.metrics import Predictions, summarize
 from jaxclf.models.classifier import Classifier
 from jaxclf.training.program import PhaseProgram, check_labels, make_phase_program
@@ -79,7 +79,6 @@ def fit(
     phase_number: int = 0,
     first_epoch: int = 0,
     log_every: int = 10,
-    predict_step: PredictStep | None = None,
     mesh: Mesh | None = None,
     on_step: Callable[[Progress], None] | None = None,
     on_log: Callable[[Row], None] | None = None,
@@ -100,8 +99,7 @@ def fit(
       phase_number: which phase of the run this is; part of every random key.
       first_epoch: epochs the run has done before; the order of epoch e is `epoch_order(loader.seed, first_epoch + e)`.
       log_every: the device is asked for figures every so many steps, and at the end of each epoch.
-      predict_step: a compiled one, shared between phases, made for what `valid` holds.
-      mesh: devices that share each batch, see `jaxclf.data.devices`; None: the default device.
+      mesh: devices that share each batch, see `jaxclf.data.devices`, that of `valid` too; None: the default device.
       on_step: called after each dispatched step; must not touch the device. Where a whole epoch is one dispatch (a
         head on activations that lie on the device), for all of its steps at the end.
       on_log: called with each logged row (write it to TensorBoard, W&B, a file, ...).
@@ -136,7 +134,6 @@ def fit(
     program = make_phase_program(model, variables, phase, train, settings, phase_number=phase_number, mesh=mesh)
     if valid is not None:
         check_labels(settings, valid.dataset)
-        predict_step = predict_step or make_predict_step(model, preprocess=valid.preprocess, start=valid.cut)
     cycle_ends = cycle_boundaries(phase.cycle_epochs, phase.num_cycles, phase.cycle_mult)
     if start is None:
         start = Snapshot(program.create_state(variables, phase, settings), 0, 0, ZERO, Best())
@@ -173,8 +170,8 @@ def fit(
             "cycle_end": epoch + 1 in cycle_ends,
         }
         if valid is not None:
-            latest = predict(model, state.averaged, valid, predict_step=predict_step, mesh=mesh)
-            scores = summarize(latest, multi_label=settings.multi_label, threshold=settings.threshold)
+            latest = predict(model, state.averaged, valid, threshold=settings.threshold)
+            scores = summarize(latest)
             row |= {"valid_loss": scores["loss"], "valid_accuracy": scores["accuracy"]}
             best = best.updated(epoch, scores["loss"], state if phase.keep_best else None, latest)
         epochs.append(row)

@@ -6,13 +6,16 @@ from hypothesis import strategies as st
 from scipy.special import logsumexp
 
 from jaxclf.augment import make_augment, normalize
+from jaxclf.config import Preprocess
 from jaxclf.data import loader as loader_module
 from jaxclf.data.activations import ActivationDataset, ActivationLoader
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ArrayDataset, ImageFolder
+from jaxclf.inference import tta
 from jaxclf.inference.predict import make_predict_step, predict
 from jaxclf.inference.tta import Views, combine_views, make_view_step, predict_tta, predict_views
 from jaxclf.metrics import Predictions, accuracy, label_probabilities, log_probabilities, probabilities
+from jaxclf.models import ResNetConfig, create_classifier
 
 SIZE, N = 32, 10
 PIXELS = np.random.default_rng(0).integers(0, 256, (N, 48, 40, 3), np.uint8)
@@ -35,37 +38,26 @@ VARIABLES = np.random.default_rng(2).normal(0, 0.02, (SIZE * SIZE * 3, 3)).astyp
 
 
 @pytest.fixture(scope="module")
-def steps():
-    preprocess = make_loader().preprocess
-    return {
-        "predict_step": make_predict_step(MODEL, preprocess=preprocess),
-        "view_step": make_view_step(MODEL, preprocess=preprocess),
-    }
+def views():
+    return predict_views(MODEL, VARIABLES, make_loader(), num_views=3)
 
 
-@pytest.fixture(scope="module")
-def views(steps):
-    return predict_views(MODEL, VARIABLES, make_loader(), num_views=3, **steps)
-
-
-def test_progress_is_counted_in_views_and_changes_nothing(steps, views):
+def test_progress_is_counted_in_views_and_changes_nothing(views):
     seen = []
-    watched = predict_views(
-        MODEL, VARIABLES, make_loader(), num_views=3, on_progress=lambda *at: seen.append(at), **steps
-    )
+    watched = predict_views(MODEL, VARIABLES, make_loader(), num_views=3, on_progress=lambda *at: seen.append(at))
     np.testing.assert_array_equal(watched.logits, views.logits)
     assert seen == [(4, 40), (8, 40), (10, 40), (22, 40), (34, 40), (40, 40)]
     seen.clear()
-    predict_tta(MODEL, VARIABLES, make_loader(), num_views=0, on_progress=lambda *at: seen.append(at), **steps)
+    predict_tta(MODEL, VARIABLES, make_loader(), num_views=0, on_progress=lambda *at: seen.append(at))
     assert seen == [(4, 10), (8, 10), (10, 10)]
 
 
-def test_the_plain_view_is_what_predict_says(steps, views):
+def test_the_plain_view_is_what_predict_says(views):
     plain = predict(MODEL, VARIABLES, make_loader())
     np.testing.assert_array_equal(views.logits[0], plain.logits)
     np.testing.assert_array_equal(views.labels, plain.labels)
     np.testing.assert_array_equal(views.index, np.arange(N))
-    none, seen = predict_tta(MODEL, VARIABLES, make_loader(), num_views=0, return_views=True, **steps)
+    none, seen = predict_tta(MODEL, VARIABLES, make_loader(), num_views=0, return_views=True)
     np.testing.assert_allclose(probabilities(none.logits), probabilities(plain.logits), rtol=1e-5)
     np.testing.assert_array_equal(seen, probabilities(plain.logits)[None])
 
@@ -81,9 +73,9 @@ def test_an_augmented_view_is_the_presized_picture_drawn_with_its_own_key(views)
         np.testing.assert_allclose(views.logits[view, index], MODEL.apply(VARIABLES, drawn)[0], atol=1e-4)
 
 
-def test_views_do_not_depend_on_batches_or_on_other_pictures(steps, views):
+def test_views_do_not_depend_on_batches_or_on_other_pictures(views):
     def logits(loader, num_views, **options):
-        found = predict_views(MODEL, VARIABLES, loader, num_views=num_views, **steps, **options)
+        found = predict_views(MODEL, VARIABLES, loader, num_views=num_views, **options)
         return found.index, found.logits
 
     assert np.abs(views.logits[1] - views.logits[2]).min(0).max() > 0.01, "views differ"
@@ -111,27 +103,27 @@ def test_one_compilation_serves_all_views_and_every_file_is_read_once_more(tiny,
         )
     source = ImageFolder(photos / "valid")
     loader = make_loader(source, cache="memory")
+    tta._view_step.cache_clear()
+    found = predict_tta(model, variables, loader, num_views=4)
     step = make_view_step(model, preprocess=loader.preprocess)
-    found = predict_tta(model, variables, loader, num_views=4, view_step=step)
     assert step._cache_size() == 1
     assert calls.count("presized_pixels") == calls.count("evaluation_pixels") == len(source) == len(found.index)
     assert 0.0 <= accuracy(found) <= 1.0
 
 
-def test_tta_is_the_combination_of_its_views(steps, views):
-    found, seen = predict_tta(MODEL, VARIABLES, make_loader(), num_views=3, beta=0.25, return_views=True, **steps)
+def test_tta_is_the_combination_of_its_views(views):
+    found, seen = predict_tta(MODEL, VARIABLES, make_loader(), num_views=3, beta=0.25, return_views=True)
     assert isinstance(found, Predictions) and found.logits.dtype == np.float32
     np.testing.assert_array_equal(seen, probabilities(views.logits))
     expected = 0.25 * seen[0] + 0.75 * seen[1:].mean(0)
     np.testing.assert_allclose(np.exp(found.logits), expected, rtol=1e-5)
 
 
-def test_views_of_several_labels(steps, views):
+def test_views_of_several_labels(views):
     labels = np.random.default_rng(1).integers(0, 2, (N, 3)).astype(np.float32)
     source = ArrayDataset(PIXELS, labels, classes=("a", "b", "c"))
-    found, seen = predict_tta(
-        MODEL, VARIABLES, make_loader(source), num_views=3, multi_label=True, return_views=True, **steps
-    )
+    found, seen = predict_tta(MODEL, VARIABLES, make_loader(source), num_views=3, threshold=0.2, return_views=True)
+    assert found.multi_label and found.threshold == 0.2
     np.testing.assert_array_equal(found.labels, labels)
     np.testing.assert_array_equal(seen, label_probabilities(views.logits))
     np.testing.assert_allclose(label_probabilities(found.logits), seen.mean(0), rtol=1e-5)
@@ -167,7 +159,7 @@ def test_combinations_by_their_formulas(seed, beta):
         expected["max", False] = p.max(0) / p.max(0).sum(-1, keepdims=True)
         expected["max", True] = s.max(0)
     for (combine, multi_label), probability in expected.items():
-        logits = combine_views(views, combine=combine, beta=beta, multi_label=multi_label).logits
+        logits = combine_views(views._replace(multi_label=multi_label), combine=combine, beta=beta).logits
         found = label_probabilities(logits) if multi_label else np.exp(logits.astype(np.float64))
         np.testing.assert_allclose(found, probability, rtol=2e-5, err_msg=f"{combine} {multi_label}")
 
@@ -175,10 +167,10 @@ def test_combinations_by_their_formulas(seed, beta):
 @settings(max_examples=20, deadline=None)
 @given(SEEDS, st.permutations(range(1, V)), st.sampled_from(["mean", "log_mean", "max"]), st.booleans())
 def test_the_order_of_the_augmented_views_does_not_matter(seed, order, combine, multi_label):
-    views = random_views(seed)
+    views = random_views(seed)._replace(multi_label=multi_label)
     beta = None if combine == "max" else 0.3
     other = views._replace(logits=views.logits[[0, *order]])
-    first, second = (combine_views(v, combine=combine, beta=beta, multi_label=multi_label) for v in (views, other))
+    first, second = (combine_views(v, combine=combine, beta=beta) for v in (views, other))
     np.testing.assert_allclose(first.logits, second.logits, rtol=1e-5, atol=1e-6)
 
 
@@ -188,8 +180,8 @@ def test_equal_views_change_nothing_and_nothing_overflows(combine, multi_label):
     one = random_views(0).logits[0]
     sure = np.array([[3e3, 0.0, -3e3]], np.float32)
     logits = np.concatenate([one, sure])
-    views = Views(np.stack([logits] * V), np.zeros(len(logits), int), np.arange(len(logits)))
-    found = combine_views(views, combine=combine, multi_label=multi_label).logits
+    views = Views(np.stack([logits] * V), np.zeros(len(logits), int), np.arange(len(logits)), multi_label)
+    found = combine_views(views, combine=combine).logits
     np.testing.assert_allclose(found, logits if multi_label else log_probabilities(logits), rtol=1e-5, atol=1e-5)
 
 
@@ -199,7 +191,7 @@ def test_beta_at_its_ends_leaves_out_views():
     np.testing.assert_allclose(combine_views(views, beta=1.0).logits, [[-2e3, 0, -2e3]])
     augmented = logsumexp(log_probabilities(logits[1:]), axis=0) - np.log(2)
     np.testing.assert_allclose(combine_views(views, beta=0.0).logits, augmented, rtol=1e-6)
-    several = combine_views(views, beta=1.0, multi_label=True).logits
+    several = combine_views(views._replace(multi_label=True), beta=1.0).logits
     np.testing.assert_allclose(several, logits[0], rtol=1e-6, atol=1e-6)
 
 
@@ -229,10 +221,17 @@ def test_bad_arguments(loader, change, message):
         predict_tta(MODEL, VARIABLES, loader, **change)
 
 
-def test_a_pipeline_of_your_own(steps):
+def test_a_pipeline_of_your_own():
     """The middle of the presized picture draws nothing: every view is the same."""
-    loader = make_loader()
-    whole = make_view_step(MODEL, preprocess=loader.preprocess, augment=make_augment("none", SIZE))
-    options = {"predict_step": steps["predict_step"], "view_step": whole}
-    found = predict_views(MODEL, VARIABLES, loader, num_views=2, **options)
+    found = predict_views(MODEL, VARIABLES, make_loader(), num_views=2, augment=make_augment("none", SIZE))
     np.testing.assert_allclose(found.logits[1], found.logits[2], rtol=1e-6)
+
+
+def test_equal_arguments_give_the_same_step():
+    """So what is compiled for one of them serves the others."""
+    config = ResNetConfig("tiny", "basic", (1, 1, 1, 1), stem_width=8, stage_widths=(8, 8, 16, 16))
+    for make in (make_predict_step, make_view_step):
+        first, second = (make(create_classifier(config, 3), preprocess=Preprocess(image_size=32)) for _ in range(2))
+        assert first is second
+        others = (create_classifier(config, 4), Preprocess(32)), (create_classifier(config, 3), Preprocess(40))
+        assert all(make(model, preprocess=preprocess) is not first for model, preprocess in others)

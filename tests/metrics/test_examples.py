@@ -14,7 +14,6 @@ from jaxclf.metrics import (
     most_correct,
     most_incorrect,
     most_uncertain,
-    multi_label_losses,
     probabilities,
     top_losses,
     uncertainty,
@@ -28,17 +27,13 @@ LABELS = GENERATOR.integers(0, C, N).astype(np.int32)
 INDEX = (3 * GENERATOR.permutation(N) + 1).astype(np.int32)
 PREDICTIONS = Predictions(LOGITS, LABELS, INDEX)
 MULTI_HOT = GENERATOR.integers(0, 2, (N, C)).astype(np.float32)
-SEVERAL = PREDICTIONS._replace(labels=MULTI_HOT)
+SEVERAL = PREDICTIONS._replace(labels=MULTI_HOT, multi_label=True)
 OTHER = (LOGITS + GENERATOR.normal(0, 1, LOGITS.shape)).astype(np.float32)
-
-
-def rows(predictions, chosen):
-    return Predictions(*(field[chosen] for field in predictions))
 
 
 PICKERS = {
     "top_losses": top_losses,
-    "top_losses_multi_label": lambda p, k: top_losses(p._replace(labels=MULTI_HOT[p.index // 3]), k, multi_label=True),
+    "top_losses_multi_label": lambda p, k: top_losses(p._replace(labels=MULTI_HOT[p.index // 3], multi_label=True), k),
     "most_correct": most_correct,
     "most_incorrect": most_incorrect,
     "most_correct_of_1": lambda p, k: most_correct(p, k, label=1),
@@ -53,7 +48,7 @@ PICKERS = {
 @settings(max_examples=10, deadline=None)
 @given(st.permutations(range(N)), st.integers(1, N + 5))
 def test_what_is_picked_does_not_depend_on_the_order_of_the_rows(pick, order, k):
-    expected, found = pick(PREDICTIONS, N), pick(rows(PREDICTIONS, np.array(order)), k)
+    expected, found = pick(PREDICTIONS, N), pick(PREDICTIONS.rows(np.array(order)), k)
     for name in ("index", "label", "predicted", "loss", "probability"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name)[:k])
     np.testing.assert_array_equal(INDEX[np.array(order)][found.row], found.index)
@@ -119,16 +114,15 @@ def test_labels_may_be_unknown_where_none_is_needed():
 
 
 def test_top_losses_of_several_labels():
-    found = top_losses(SEVERAL, 5, multi_label=True, threshold=0.3)
-    losses = multi_label_losses(SEVERAL)
-    np.testing.assert_allclose(found.loss, -np.sort(-losses)[:5])
+    found = top_losses(SEVERAL._replace(threshold=0.3), 5)
+    np.testing.assert_allclose(found.loss, -np.sort(-example_losses(SEVERAL))[:5])
     np.testing.assert_array_equal(found.label, MULTI_HOT[found.row])
     np.testing.assert_array_equal(found.probability, label_probabilities(LOGITS[found.row]))
     np.testing.assert_array_equal(found.predicted, found.probability >= 0.3)
 
 
 def test_an_empty_set_has_no_examples():
-    empty = rows(PREDICTIONS, slice(0))
+    empty = PREDICTIONS.rows(slice(0))
     for pick in (top_losses, most_correct, most_incorrect, most_uncertain):
         assert len(pick(empty).row) == 0
 
@@ -148,8 +142,8 @@ def test_most_confused_adds_up_to_the_errors():
 def test_comparison_matches_examples_by_index(order):
     other = PREDICTIONS._replace(logits=OTHER)
     expected = compare_predictions(PREDICTIONS, other)
-    assert compare_predictions(PREDICTIONS, rows(other, np.array(order))) == expected
-    back = compare_predictions(other, rows(PREDICTIONS, np.array(order)))
+    assert compare_predictions(PREDICTIONS, other.rows(np.array(order))) == expected
+    back = compare_predictions(other, PREDICTIONS.rows(np.array(order)))
     assert back.loss == Estimate(-expected.loss.mean, expected.loss.standard_error)
     assert back.accuracy == Estimate(-expected.accuracy.mean, expected.accuracy.standard_error)
     assert (back.mended, back.broken) == (expected.broken, expected.mended)
@@ -172,22 +166,28 @@ def test_comparison_by_hand():
 
 def test_comparison_of_several_labels():
     other = SEVERAL._replace(logits=np.where(MULTI_HOT > 0, 1.0, -1.0))
-    found = compare_predictions(SEVERAL, other, multi_label=True)
+    found = compare_predictions(SEVERAL, other)
     exact = ((LOGITS >= 0) == (MULTI_HOT > 0)).all(-1)
     assert (found.mended, found.broken) == ((~exact).sum(), 0)
-    assert found.loss.mean == pytest.approx((multi_label_losses(other) - multi_label_losses(SEVERAL)).mean())
+    assert found.loss.mean == pytest.approx((example_losses(other) - example_losses(SEVERAL)).mean())
+    # Each has its own threshold, and calls nothing right that the other's would.
+    strict = compare_predictions(other, other._replace(threshold=0.99))
+    assert (strict.mended, strict.broken) == (0, (MULTI_HOT.sum(-1) > 0).sum())
 
 
 BAD_CALLS = [
     (lambda: top_losses(PREDICTIONS, 0), "k=0"),
-    (lambda: top_losses(SEVERAL, 0, multi_label=True), "k=0"),
-    (lambda: top_losses(SEVERAL), "multi_label=True"),
+    (lambda: top_losses(SEVERAL, 0), "k=0"),
+    (lambda: top_losses(SEVERAL._replace(multi_label=False)), "multi_label=True"),
     (lambda: most_correct(PREDICTIONS, label=C), "label=4 .* classes 0 to 3"),
     (lambda: most_uncertain(PREDICTIONS, label=-1), "label=-1"),
     (lambda: most_uncertain(PREDICTIONS, by="doubt"), "'doubt'"),
     (lambda: uncertainty(np.zeros((2, 1)), by="margin"), "two classes"),
     (lambda: confusion_matrix(SEVERAL), "one label per example"),
-    (lambda: compare_predictions(PREDICTIONS, rows(PREDICTIONS, slice(9))), "60 and 9, of which 9 are in both"),
+    (lambda: most_correct(SEVERAL), "not one class number per example"),
+    (lambda: most_incorrect(SEVERAL), "not one class number per example"),
+    (lambda: most_uncertain(SEVERAL), "not one class number per example"),
+    (lambda: compare_predictions(PREDICTIONS, PREDICTIONS.rows(slice(9))), "60 and 9, of which 9 are in both"),
     (lambda: compare_predictions(PREDICTIONS, PREDICTIONS._replace(index=INDEX + 1)), "0 are in both"),
     (lambda: compare_predictions(PREDICTIONS, PREDICTIONS._replace(labels=(LABELS + 1) % C)), "different labels"),
     (lambda: compare_predictions(PREDICTIONS._replace(index=INDEX // 6), PREDICTIONS), "before holds .* twice"),

@@ -37,7 +37,7 @@ LOGITS = GENERATOR.normal(0, 3, (200, 5)).astype(np.float32)
 LABELS = GENERATOR.integers(0, 5, 200).astype(np.int32)
 PREDICTIONS = Predictions(LOGITS, LABELS, np.arange(200, dtype=np.int32))
 MULTI_HOT = (GENERATOR.random((200, 5)) < label_probabilities(LOGITS - 1)).astype(np.float32)
-SEVERAL = PREDICTIONS._replace(labels=MULTI_HOT)
+SEVERAL = PREDICTIONS._replace(labels=MULTI_HOT, multi_label=True)
 CLASSES = tuple("abcde")
 
 SINGLE_LABEL = (
@@ -55,9 +55,8 @@ SINGLE_LABEL = (
     lambda predictions: classification_report(predictions, CLASSES),
 )
 
-
-def rows(predictions, chosen):
-    return Predictions(*(field[chosen] for field in predictions))
+#: These are of one label per example or of several, as the predictions say.
+EITHER = (example_losses, summarize, SINGLE_LABEL[-1])
 
 
 # Sums and counts
@@ -66,7 +65,7 @@ def rows(predictions, chosen):
 @given(st.lists(st.integers(0, 200), min_size=2, max_size=2).map(sorted), st.permutations(range(3)))
 @settings(deadline=None)
 def test_any_partition_in_any_order_gives_the_same_figures(cuts, order):
-    parts = [sums(rows(PREDICTIONS, chosen)) for chosen in np.split(np.arange(200), cuts)]
+    parts = [sums(PREDICTIONS.rows(chosen)) for chosen in np.split(np.arange(200), cuts)]
     whole = sums(PREDICTIONS)
     first, second, third = (parts[k] for k in order)
     for merged in (merge(first, second, third), merge(merge(first, second), third), merge(first, merge(second, third))):
@@ -132,8 +131,8 @@ def test_probabilities_survive_large_logits():
     np.testing.assert_allclose(probabilities(np.array([[1e4, 0.0], [-1e4, 0.0]])), [[1, 0], [0, 1]])
     np.testing.assert_allclose(label_probabilities(np.array([[1e4, 0.0, -1e4]])), [[1, 0.5, 0]])
     assert example_losses(Predictions(np.array([[1e4, 0.0]]), np.array([1]), np.arange(1))).tolist() == [1e4]
-    several = Predictions(np.array([[1e4, 0.0]]), np.array([[0.0, 1.0]]), np.arange(1))
-    np.testing.assert_allclose(metrics.multi_label_losses(several), [(1e4 + math.log(2)) / 2])
+    several = Predictions(np.array([[1e4, 0.0]]), np.array([[0.0, 1.0]]), np.arange(1), multi_label=True)
+    np.testing.assert_allclose(example_losses(several), [(1e4 + math.log(2)) / 2])
 
 
 def test_ties_go_to_the_lower_class():
@@ -247,7 +246,7 @@ def test_a_threshold_for_each_class():
 
 
 def test_multi_label_summary():
-    summary = summarize(SEVERAL, multi_label=True, threshold=0.3)
+    summary = summarize(SEVERAL._replace(threshold=0.3))
     decisions = label_probabilities(LOGITS) >= 0.3
     assert summary["accuracy"] == pytest.approx((decisions == MULTI_HOT).mean(), rel=1e-12)
     assert summary["f_beta"] == samples_f_beta(decisions, MULTI_HOT, 2.0)
@@ -295,13 +294,16 @@ def test_unlabelled_diverged_and_multi_hot_sets_are_refused(function):
     with pytest.raises(ValueError, match="row 0 are not finite"):
         function(PREDICTIONS._replace(logits=np.full_like(LOGITS, np.nan)))
     with pytest.raises(ValueError, match="not one class number per example"):
-        function(SEVERAL)
+        function(SEVERAL._replace(multi_label=False))
+    if function not in EITHER:
+        with pytest.raises(ValueError, match="not one class number per example"):
+            function(SEVERAL)
 
 
 @pytest.mark.parametrize("function", [f for f in SINGLE_LABEL if f not in (sums, example_losses)])
 def test_empty_sets_are_refused(function):
     with pytest.raises(ValueError, match="empty"):
-        function(rows(PREDICTIONS, slice(0)))
+        function(PREDICTIONS.rows(slice(0)))
 
 
 def test_unlabelled_sets_have_no_confusion_matrix():
@@ -314,15 +316,15 @@ def test_unlabelled_sets_have_no_confusion_matrix():
 
 NOTHING = np.zeros((0, 5))
 BAD_CALLS = [
-    (lambda: summarize(PREDICTIONS, multi_label=True), "use multi_label=False"),
-    (lambda: summarize(SEVERAL._replace(labels=MULTI_HOT * 0.5), multi_label=True), "must be 0 or 1"),
-    (lambda: summarize(SEVERAL._replace(logits=LOGITS * np.inf), multi_label=True), "not finite"),
-    (lambda: summarize(rows(SEVERAL, slice(0)), multi_label=True), "empty"),
-    (lambda: summarize(SEVERAL, multi_label=True, threshold=1.5), "threshold=1.5"),
-    (lambda: summarize(SEVERAL, multi_label=True, threshold=np.zeros(3)), "one for each of 5 classes"),
-    (lambda: summarize(SEVERAL, multi_label=True, beta=0.0), "beta=0.0"),
+    (lambda: summarize(PREDICTIONS._replace(multi_label=True)), "say multi_label=False"),
+    (lambda: summarize(SEVERAL._replace(labels=MULTI_HOT * 0.5)), "must be 0 or 1"),
+    (lambda: summarize(SEVERAL._replace(logits=LOGITS * np.inf)), "not finite"),
+    (lambda: summarize(SEVERAL.rows(slice(0))), "empty"),
+    (lambda: summarize(SEVERAL._replace(threshold=1.5)), "threshold=1.5"),
+    (lambda: summarize(SEVERAL._replace(threshold=np.zeros(3))), "one for each of 5 classes"),
+    (lambda: summarize(SEVERAL, beta=0.0), "beta=0.0"),
     (lambda: top_k_accuracy(PREDICTIONS, 0), "k=0"),
-    (lambda: figures(sums(rows(PREDICTIONS, slice(0)))), "empty"),
+    (lambda: figures(sums(PREDICTIONS.rows(slice(0)))), "empty"),
     (lambda: figures(sums(PREDICTIONS), k=0), "k=0"),
     (lambda: metrics.balanced_accuracy(np.zeros((2, 2))), "empty"),
     (lambda: metrics.matthews(np.zeros((2, 3))), "of shape \\(2, 3\\)"),

@@ -170,8 +170,8 @@ def test_report(predictions):
 def test_multi_label_report(data):
     p, labels = data
     logits = np.log(np.clip(p, 0.01, 0.99)) - np.log1p(-np.clip(p, 0.01, 0.99))
-    predictions = Predictions(logits, labels, np.arange(N))
-    report = metrics.classification_report(predictions, CLASSES, multi_label=True, threshold=0.33)
+    predictions = Predictions(logits, labels, np.arange(N), multi_label=True, threshold=0.33)
+    report = metrics.classification_report(predictions, CLASSES)
     options = {"target_names": CLASSES, "output_dict": True, "zero_division": 0}
     expected = sk.classification_report(labels, p >= 0.33, **options)
     assert_rows_agree(report, expected)

@@ -8,11 +8,11 @@ from jaxclf.metrics import (
     accuracy,
     calibrated,
     cross_fit_temperature,
+    example_losses,
     expected_calibration_error,
     fit_temperature,
     label_probabilities,
     log_loss,
-    multi_label_losses,
     probabilities,
 )
 from jaxclf.metrics.temperature import BOUNDS
@@ -32,7 +32,11 @@ def drawn_multi_hot(seed, sharpness=1.0, num=N):
     generator = np.random.default_rng(seed)
     logits = generator.normal(0, 1.5, (num, C))
     labels = (generator.random((num, C)) < label_probabilities(logits)).astype(np.float32)
-    return Predictions(sharpness * logits, labels, np.arange(num, dtype=np.int32))
+    return Predictions(sharpness * logits, labels, np.arange(num, dtype=np.int32), multi_label=True)
+
+
+def fitted(logits, labels, **kwargs):
+    return fit_temperature(Predictions(logits, labels, np.arange(len(labels)), **kwargs))
 
 
 SEEDS = st.integers(0, 10**6)
@@ -42,11 +46,10 @@ SEEDS = st.integers(0, 10**6)
 @given(SEEDS, st.booleans())
 def test_temperature_has_the_smallest_loss(seed, multi_label):
     predictions = (drawn_multi_hot if multi_label else drawn)(seed, 2.0)
-    temperature = fit_temperature(predictions.logits, predictions.labels, multi_label=multi_label)
+    temperature = fit_temperature(predictions)
 
     def loss(t):
-        scaled = predictions._replace(logits=predictions.logits / t)
-        return multi_label_losses(scaled).mean() if multi_label else log_loss(scaled)
+        return example_losses(predictions._replace(logits=predictions.logits / t)).mean()
 
     grid = temperature * np.exp(np.linspace(-1.0, 1.0, 201))
     losses = [loss(t) for t in grid]
@@ -60,29 +63,28 @@ def test_temperature_has_the_smallest_loss(seed, multi_label):
 @settings(max_examples=25, deadline=None)
 @given(SEEDS, st.floats(0.2, 5.0), st.floats(-50, 50))
 def test_temperature_follows_the_scale_and_ignores_a_shift(seed, scale, shift):
-    logits, labels, _ = drawn(seed, num=200)
-    temperature = fit_temperature(logits, labels)
-    assert fit_temperature(scale * logits + shift, labels) == pytest.approx(scale * temperature, rel=1e-9)
+    predictions = drawn(seed, num=200)
+    temperature = fit_temperature(predictions)
+    moved = predictions._replace(logits=scale * predictions.logits + shift)
+    assert fit_temperature(moved) == pytest.approx(scale * temperature, rel=1e-9)
 
 
 def test_temperature_undoes_what_was_done():
-    logits, labels, _ = drawn(0, 3.0, num=20_000)
-    assert fit_temperature(logits, labels) == pytest.approx(3.0, rel=0.05)
-    several = drawn_multi_hot(0, 3.0, num=8000)
-    assert fit_temperature(several.logits, several.labels, multi_label=True) == pytest.approx(3.0, rel=0.05)
+    assert fit_temperature(drawn(0, 3.0, num=20_000)) == pytest.approx(3.0, rel=0.05)
+    assert fit_temperature(drawn_multi_hot(0, 3.0, num=8000)) == pytest.approx(3.0, rel=0.05)
 
 
 def test_sets_that_do_not_determine_a_temperature():
     logits = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 1.0]])
     right, wrong = np.array([0, 1, 0]), np.array([1, 0, 1])
-    assert fit_temperature(logits, right) == BOUNDS[0]
-    assert fit_temperature(logits, wrong) == BOUNDS[1]
-    assert fit_temperature(np.full((3, 2), 7.0), right) == 1.0
-    assert fit_temperature(np.array([[2.0, -1.0]]), np.array([[1, 0]]), multi_label=True) == BOUNDS[0]
+    assert fitted(logits, right) == BOUNDS[0]
+    assert fitted(logits, wrong) == BOUNDS[1]
+    assert fitted(np.full((3, 2), 7.0), right) == 1.0
+    assert fitted(np.array([[2.0, -1.0]]), np.array([[1, 0]]), multi_label=True) == BOUNDS[0]
     assert cross_fit_temperature(Predictions(logits, right, np.arange(3)), num_folds=3).at_bound
     assert not cross_fit_temperature(drawn(0)).at_bound
     # Logits of thousands overflow nothing.
-    assert 1.0 < fit_temperature(np.array([[5e3, 0.0], [5e3, 0.0], [5e3, 0.0]]), np.array([0, 0, 1])) <= BOUNDS[1]
+    assert 1.0 < fitted(np.array([[5e3, 0.0], [5e3, 0.0], [5e3, 0.0]]), np.array([0, 0, 1])) <= BOUNDS[1]
 
 
 @settings(max_examples=15, deadline=None)
@@ -106,7 +108,7 @@ def test_folds_belong_to_examples_and_not_to_rows(seed, order):
     order = np.array(order)
     predictions = drawn(seed, 2.0)
     expected = cross_fit_temperature(predictions, seed=4)
-    found = cross_fit_temperature(Predictions(*(field[order] for field in predictions)), seed=4)
+    found = cross_fit_temperature(predictions.rows(order), seed=4)
     np.testing.assert_array_equal(found.folds, expected.folds[order])
     np.testing.assert_allclose(found.probabilities, expected.probabilities[order], rtol=1e-9)
     assert np.ptp(np.bincount(found.folds)) <= 1
@@ -115,15 +117,15 @@ def test_folds_belong_to_examples_and_not_to_rows(seed, order):
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_figures_are_of_held_out_examples(multi_label):
     predictions = (drawn_multi_hot if multi_label else drawn)(1, 2.5, num=600)
-    found = cross_fit_temperature(predictions, num_folds=4, multi_label=multi_label)
+    found = cross_fit_temperature(predictions, num_folds=4)
     for fold in range(4):
         others, own = found.folds != fold, found.folds == fold
-        temperature = fit_temperature(predictions.logits[others], predictions.labels[others], multi_label=multi_label)
+        temperature = fit_temperature(predictions.rows(others))
         assert found.fold_temperatures[fold] == temperature
         np.testing.assert_array_equal(found.predictions.logits[own], predictions.logits[own] / temperature)
     if multi_label:
         np.testing.assert_array_equal(found.probabilities, label_probabilities(found.predictions.logits))
-        assert found.loss_after == multi_label_losses(found.predictions).mean()
+        assert found.loss_after == example_losses(found.predictions).mean()
     else:
         np.testing.assert_array_equal(found.probabilities, probabilities(found.predictions.logits))
         assert found.loss_after == log_loss(found.predictions) and found.loss_before == log_loss(predictions)
@@ -131,7 +133,7 @@ def test_figures_are_of_held_out_examples(multi_label):
         assert accuracy(found.predictions) == accuracy(predictions)
     assert found.loss_after < found.loss_before and found.ece_after < 0.6 * found.ece_before
     in_sample = predictions._replace(logits=calibrated(predictions.logits, found.temperature))
-    best = multi_label_losses(in_sample).mean() if multi_label else log_loss(in_sample)
+    best = example_losses(in_sample).mean()
     assert best < found.loss_after, "held-out examples cannot do better than those the temperature was fit on"
 
 
@@ -139,10 +141,10 @@ PREDICTIONS = drawn(0)
 BAD_CALLS = [
     (lambda: calibrated(np.zeros((1, 2)), 0.0), "temperature=0.0"),
     (lambda: calibrated(np.zeros((1, 2)), float("nan")), "temperature=nan"),
-    (lambda: fit_temperature(np.zeros((0, 2)), np.zeros(0, int)), "empty"),
-    (lambda: fit_temperature(PREDICTIONS.logits, PREDICTIONS.labels, multi_label=True), "multi_label=False"),
-    (lambda: fit_temperature(PREDICTIONS.logits * np.nan, PREDICTIONS.labels), "not finite"),
-    (lambda: fit_temperature(PREDICTIONS.logits, PREDICTIONS.labels - 1), "no labels"),
+    (lambda: fit_temperature(PREDICTIONS.rows(slice(0))), "empty"),
+    (lambda: fit_temperature(PREDICTIONS._replace(multi_label=True)), "multi_label=False"),
+    (lambda: fit_temperature(PREDICTIONS._replace(logits=PREDICTIONS.logits * np.nan)), "not finite"),
+    (lambda: fit_temperature(PREDICTIONS._replace(labels=PREDICTIONS.labels - 1)), "no labels"),
     (lambda: cross_fit_temperature(PREDICTIONS, num_folds=1), "num_folds=1"),
     (lambda: cross_fit_temperature(PREDICTIONS, num_folds=N + 1), "num_folds=81"),
 ]

@@ -54,7 +54,7 @@ def test_unknown_and_several_labels():
     several = PREDICTIONS._replace(
         logits=np.array([[3.0, 3], [-3, -3], [3, -3], [-3, 3]]), labels=np.array([[1.0, 1], [1, 1], [1, 1], [0, 1]])
     )
-    rows = top_losses(several, 4, multi_label=True)
+    rows = top_losses(several._replace(multi_label=True), 4)
     figure = plots.show_examples(IMAGES, rows, CLASSES)
     assert titles(figure)[:2] == ["none\nactual: cat, $dog\nloss 3.05", "cat\nactual: cat, $dog\nloss 1.55"]
     assert [ax.title.get_color() == WRONG for ax in figure.axes] == [True, True, False, False]

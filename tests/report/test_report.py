@@ -294,6 +294,7 @@ def test_several_labels_per_picture():
     generator = np.random.default_rng(3)
     labels = (generator.random((90, 4)) < 0.4).astype(np.float32)
     predictions = Predictions((labels * 5 - 2.5 + generator.normal(0, 2, labels.shape)), labels, np.arange(90))
+    predictions = predictions._replace(multi_label=True, threshold=0.4)
     content = plain(fake_content(40, pictures=False))
     classes = ["haze", "clear", "river", EVIL]
     summary = {
@@ -378,7 +379,7 @@ def write_run(folder, content: ReportContent) -> None:
     (folder / "recipe.json").write_text(to_json(content.recipe))
     (folder / "summary.json").write_text(json.dumps(content.summary))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content.rows))
-    arrays = {**content.predictions._asdict(), "files": np.array(content.files), "classes": np.array(content.classes)}
+    arrays = {**content.predictions.arrays(), "files": np.array(content.files), "classes": np.array(content.classes)}
     write_npz(folder / "predictions.npz", arrays)
 
 

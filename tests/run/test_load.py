@@ -14,6 +14,7 @@ from PIL import Image
 import jaxclf
 from jaxclf.config import MODULES, Recipe, Settings, from_json
 from jaxclf.data.splits import open_data
+from jaxclf.inference import predict as inference
 from jaxclf.metrics import Predictions, summarize
 from jaxclf.models import create_classifier, init_variables
 from jaxclf.models.trees import leaf_paths
@@ -146,6 +147,7 @@ def test_two_phases_with_pretrained_weights(photos, weights_file, tmp_path, capl
         def note(self, text):
             notes.append(text)
 
+    inference._predict_step.cache_clear()  # an earlier test may have compiled it
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         summary = run_recipe(photos, tmp_path / "run", recipe, observer=Notes())
     compiled = collections.Counter(re.findall(r"Compiling jit\((\w+)\)", caplog.text))

@@ -26,7 +26,7 @@ from jaxclf.data.devices import data_mesh, replicate
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ArrayDataset
 from jaxclf.inference.features import extract_features
-from jaxclf.inference.predict import evaluate, make_predict_step, predict, to_device
+from jaxclf.inference.predict import evaluate, predict, to_device
 from jaxclf.inference.tta import predict_views
 from jaxclf.models import ResNetConfig, create_classifier, init_variables, norm
 from jaxclf.run.checkpoint_file import restore_checkpoint, save_checkpoint
@@ -55,6 +55,7 @@ def coloured(count, seed=0):
 
 TRAIN = Loader(coloured(85), batch_size=16, image_size=IMAGE_SIZE, train=True)
 VALID = Loader(coloured(13, seed=1), batch_size=8, image_size=IMAGE_SIZE, train=False)
+SHARED_VALID = Loader(coloured(13, seed=1), batch_size=8, image_size=IMAGE_SIZE, train=False, mesh=MESH)
 
 
 def difference(a, b):
@@ -79,9 +80,8 @@ def train():
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())
     records.addHandler(handler)
-    step = make_predict_step(MODEL, preprocess=VALID.preprocess)
     with jax.log_compiles():
-        many = loop.fit(MODEL, VARIABLES, PHASE, TRAIN, VALID, log_every=1, predict_step=step, mesh=MESH)
+        many = loop.fit(MODEL, VARIABLES, PHASE, TRAIN, SHARED_VALID, log_every=1, mesh=MESH)
     records.removeHandler(handler)
     with (
         mock.patch.object(norm, "masked_moments", moments_of_parts),
@@ -131,20 +131,20 @@ def evaluation():
     """13 examples, in batches of 8 or 9, on several numbers of devices."""
     found = {}
     for number, size in ((None, 8), (8, 8), (3, 9)):
-        loader = Loader(coloured(13, seed=1), batch_size=size, image_size=IMAGE_SIZE, train=False)
         mesh = None if number is None else data_mesh(number)
-        predictions = predict(MODEL, VARIABLES, loader, mesh=mesh)
-        scores = evaluate(MODEL, VARIABLES, loader, mesh=mesh)
+        loader = Loader(coloured(13, seed=1), batch_size=size, image_size=IMAGE_SIZE, train=False, mesh=mesh)
+        predictions = predict(MODEL, VARIABLES, loader)
+        scores = evaluate(MODEL, VARIABLES, loader)
         found[str(number)] = [predictions.index.tolist(), predictions.logits.tolist(), scores]
     return found
 
 
 def features():
     """Extraction, plain and augmented, and what is trained from it: a head in one dispatch, and step by step."""
-    presized = Loader(coloured(29), batch_size=8, image_size=IMAGE_SIZE, train=True)
-    banks = [
-        extract_features(MODEL, VARIABLES, presized, num_views=3, augment="side_on", mesh=mesh) for mesh in (None, MESH)
+    loaders = [
+        Loader(coloured(29), batch_size=8, image_size=IMAGE_SIZE, train=True, mesh=mesh) for mesh in (None, MESH)
     ]
+    banks = [extract_features(MODEL, VARIABLES, presized, num_views=3, augment="side_on") for presized in loaders]
     out = {"bank": difference(*(bank.activations for bank in banks)), "placement": banks[1].placement}
     fits, stepwise, curves, logits = [], [], [], []
     for bank, mesh in zip(banks, (None, MESH), strict=True):
@@ -154,7 +154,7 @@ def features():
         on_host.activations = np.asarray(bank.activations)
         plain_on_host = ActivationLoader(on_host, batch_size=8, train=True, augmented=False)
         stepwise.append(loop.fit(MODEL, VARIABLES, HEAD, plain_on_host, mesh=mesh).state.params["head"])
-        logits.append(predict(MODEL, VARIABLES, ActivationLoader(bank, batch_size=8, train=False), mesh=mesh).logits)
+        logits.append(predict(MODEL, VARIABLES, ActivationLoader(bank, batch_size=8, train=False)).logits)
         curves.append(find_lr(MODEL, VARIABLES, plain, frozen=MODULES[:5], num_steps=20, mesh=mesh))
     out |= {"head": difference(*fits), "scanned_curve": difference(curves[0].losses, curves[1].losses)}
     return (
@@ -172,7 +172,7 @@ def finder():
 
 
 def views():
-    found = [predict_views(MODEL, VARIABLES, VALID, num_views=2, mesh=mesh) for mesh in (None, MESH)]
+    found = [predict_views(MODEL, VARIABLES, loader, num_views=2) for loader in (VALID, SHARED_VALID)]
     return {
         "logits": difference(found[0].logits, found[1].logits),
         "between_views": difference(found[0].logits[0], found[0].logits[1]),

@@ -43,8 +43,8 @@ def pictures(count, seed=0):
     return ArrayDataset(np.clip(np.eye(3)[labels][:, None, None] * 40 + 100 + noise, 0, 255).astype(np.uint8), labels)
 
 
-def loader(count, seed=0, train=True):
-    part = {"shard": (jax.process_index(), jax.process_count())}
+def loader(count, mesh, seed=0, train=True):
+    part = {"shard": (jax.process_index(), jax.process_count()), "mesh": mesh}
     return Loader(pictures(count, seed), batch_size=4, image_size=IMAGE_SIZE, train=train, **part)
 
 
@@ -55,12 +55,12 @@ def rounded(tree):
 
 
 def work(model, variables, mesh, folder, full):
-    train, valid = loader(22), loader(5, seed=1, train=False)
+    train, valid = loader(22, mesh), loader(5, mesh, seed=1, train=False)
     fitted = loop.fit(model, variables, PHASE if full else HEAD, train, valid, log_every=1, mesh=mesh)
     found = {
         "losses": [row["loss"] for row in fitted.steps],
         "variables": rounded(fitted.state.variables),
-        "predictions": [array.tolist() for array in fitted.predictions],
+        "predictions": [array.tolist() for array in fitted.predictions.arrays().values()],
     }
     found["any"] = [
         distributed.any_process(flag) for flag in (False, jax.process_index() == jax.process_count() - 1, True)
@@ -72,16 +72,15 @@ def work(model, variables, mesh, folder, full):
     if not full:
         return found
 
-    views = predict_views(model, variables, valid, num_views=1, mesh=mesh)
-    found["views"] = [array.tolist() for array in views]
-    features = extract_features(model, variables, valid, cache_dir=folder / "features", mesh=mesh)
+    views = predict_views(model, variables, valid, num_views=1)
+    found["views"] = [array.tolist() for array in (views.logits, views.labels, views.index)]
+    features = extract_features(model, variables, valid, cache_dir=folder / "features")
     activations = ActivationLoader(features, batch_size=4, train=True)
     found["features"] = fetch(features.activations).tolist()
     found["head"] = rounded(loop.fit(model, variables, HEAD, activations, mesh=mesh).state.params["head"])
     found["curve"] = find_lr(model, variables, activations, frozen=MODULES[:5], num_steps=20, mesh=mesh).losses.tolist()
-    found["from_features"] = predict(
-        model, variables, ActivationLoader(features, batch_size=4, train=False), mesh=mesh
-    ).logits.tolist()
+    activations = ActivationLoader(features, batch_size=4, train=False)
+    found["from_features"] = predict(model, variables, activations).logits.tolist()
     x = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
     sweep = sweep_heads(
         x, (x[:, 0] > 0).astype(int), 2, lrs=(0.1, 0.3), weight_decays=(0.0,), num_folds=2, epochs=2, mesh=mesh
@@ -107,7 +106,7 @@ def main(folder, process_id, port, victim, mode):
             os.kill(os.getpid(), signal.SIGKILL)
 
     try:
-        loop.fit(model, variables, HEAD, loader(22), on_step=on_step, mesh=mesh)
+        loop.fit(model, variables, HEAD, loader(22, mesh), on_step=on_step, mesh=mesh)
     except Exception as error:
         lost = distributed.lost_process(error)
         if not lost:

@@ -91,11 +91,11 @@ def test_several_labels_are_learnt_and_evaluated(tiny):
     model, variables = tiny
     train = Loader(several(64), batch_size=8, image_size=IMAGE_SIZE, train=True, presized=False)
     valid = Loader(several(21, seed=1), batch_size=8, image_size=IMAGE_SIZE, train=False)
-    before = evaluate(model, variables, valid, multi_label=True)
+    before = evaluate(model, variables, valid)
     phase = dataclasses.replace(PLAIN, lrs=(0.05,), frozen=MODULES[:4], cycle_epochs=4)
     settings = Settings(loss="sigmoid", threshold=0.3)
     result = loop.fit(model, variables, phase, train, valid, settings=settings)
-    after = evaluate(model, result.state.variables, valid, multi_label=True, threshold=0.3)
+    after = evaluate(model, result.state.variables, valid, threshold=0.3)
     last = result.epochs[-1]
     assert (last["valid_loss"], last["valid_accuracy"]) == (after["loss"], after["accuracy"])
     assert after["loss"] < 0.5 * before["loss"] and after["accuracy"] > 0.8 and after["num_examples"] == 21
