@@ -13,7 +13,6 @@ import functools
 import importlib
 import importlib.util
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -43,8 +42,11 @@ def cases() -> list[Case]:
 
 def ours(case: Case) -> Run:
     augment = jax.jit(make_augment(case.preset, case.image_size))
-    images = jnp.asarray(pictures(case.batch_size, presize(case.image_size)))
-    return _run(f"jaxclf {case.preset}", case, lambda n: augment(jax.random.key(n), images).block_until_ready())
+    number = case.batch_size
+    images = jnp.asarray(pictures(number, presize(case.image_size)))
+    return Run(
+        f"jaxclf {case.preset}", lambda n: augment(jax.random.key(n), images).block_until_ready(), number, repeat=4
+    )
 
 
 def peer(case: Case) -> Run | None:
@@ -52,13 +54,6 @@ def peer(case: Case) -> Run | None:
         return _augmax(case)
     torch = import_torch() if case.against == "torchvision" else None
     return _torchvision(torch, case) if torch else None
-
-
-def _run(name: str, case: Case, turn: Callable[[int], Any], **options: Any) -> Run:
-    def run(number: int) -> None:
-        turn(number)
-
-    return Run(name, run, items=case.batch_size, repeat=4, **options)
 
 
 def _augmax(case: Case) -> Run:
@@ -75,7 +70,9 @@ def _augmax(case: Case) -> Run:
     augment = jax.jit(jax.vmap(chain))
     images = jnp.asarray(pictures(case.batch_size, side))
     keys = functools.partial(jax.random.split, num=case.batch_size)
-    return _run("augmax", case, lambda n: augment(keys(jax.random.key(n)), images).block_until_ready())
+    return Run(
+        "augmax", lambda n: augment(keys(jax.random.key(n)), images).block_until_ready(), case.batch_size, repeat=4
+    )
 
 
 def _torchvision(torch: Any, case: Case) -> Run:
@@ -106,4 +103,4 @@ def _torchvision(torch: Any, case: Case) -> Run:
     ways = [(1, threads), (threads, 1), (threads, threads)]
     way = min(ways, key=lambda way: min(seconds(way), seconds(way)))
     notes = {"at a time": way[0], "threads each": way[1]}
-    return _run("torchvision v2", case, lambda n: turn(n, *way), notes=notes, close=pool.shutdown)
+    return Run("torchvision v2", lambda n: turn(n, *way), case.batch_size, repeat=4, notes=notes, close=pool.shutdown)

@@ -42,8 +42,8 @@ class Run:
 
     Attributes:
       name: of the side, in tables.
-      turn: given the number of the call, does the work and waits until it is there. What it returns are figures beside
-        the measured ones; with "seconds" among them, they replace these: those of another process, for one.
+      turn: given the number of the call, does the work and waits until it is there. A dictionary that it returns has
+        figures beside the measured ones; with "seconds" among them, they replace these: of another process, for one.
       items: how much one call handles, for a rate; 0 for none.
       unit: of what.
       repeat: calls in a row in one turn, so that neither side pays for the state the other leaves memory in.
@@ -52,7 +52,7 @@ class Run:
     """
 
     name: str
-    turn: Callable[[int], Mapping[str, float] | None]
+    turn: Callable[[int], object]
     items: float = 0
     unit: str = "images"
     repeat: int = 1
@@ -62,13 +62,14 @@ class Run:
 
 def timed(run: Run, number: int) -> dict[str, float]:
     """One turn: seconds per call by the clock, and of processor time in all threads of this process."""
-    figures: Mapping[str, float] | None = None
+    figures: object = None
     clock, processor = time.perf_counter(), time.process_time()
     for call in range(run.repeat):
         figures = run.turn(number * run.repeat + call)
     clock, processor = time.perf_counter() - clock, time.process_time() - processor
     measured = {"seconds": clock / run.repeat, "processor": processor / run.repeat}
-    return dict(figures) if figures and "seconds" in figures else {**measured, **(figures or {})}
+    own = figures if isinstance(figures, dict) else {}
+    return own if "seconds" in own else measured | own
 
 
 def measure(question: Any, case: Any, turns: int, *, with_peer: bool = True) -> dict[str, Any]:

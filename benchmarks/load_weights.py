@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -130,8 +131,4 @@ def write_legacy(arrays: dict[str, np.ndarray], path: Path) -> None:
     path.write_bytes(buffer.getvalue())
 
 
-def write_safetensors(arrays: dict[str, np.ndarray], path: Path) -> None:
-    save_file(arrays, path)
-
-
-WRITERS = {"w.safetensors": write_safetensors, "zip.pth": write_zip, "legacy.pth": write_legacy}
+WRITERS: dict[str, Callable] = {"w.safetensors": save_file, "zip.pth": write_zip, "legacy.pth": write_legacy}

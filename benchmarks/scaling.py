@@ -9,7 +9,6 @@ backward, Nesterov momentum, BatchNorm over the whole batch, all layers trained.
 """
 
 import dataclasses
-import functools
 
 import jax
 from harness import Run
@@ -41,9 +40,4 @@ def ours(case: Case) -> Run:
 
 
 def peer(case: Case) -> Run:
-    return _no_mesh(dataclasses.replace(case, devices=0))
-
-
-@functools.lru_cache(1)  # the same for all cases
-def _no_mesh(case: Case) -> Run:
-    return step_run("no mesh", case, augment="side_on")
+    return step_run("no mesh", dataclasses.replace(case, devices=0), augment="side_on")

@@ -59,8 +59,4 @@ def _run(name: str, function: Callable[..., jax.Array], case: Case) -> Run:
     if case.gradient:
         function = jax.grad(lambda *a, f=function: (f(*a) ** 2).sum(), argnums=tuple(range(len(arrays))))
     compiled = jax.jit(function)
-
-    def turn(number: int) -> None:
-        jax.block_until_ready(compiled(*arrays))
-
-    return Run(name, turn)
+    return Run(name, lambda number: jax.block_until_ready(compiled(*arrays)))

@@ -1,5 +1,6 @@
 """Train steps and epochs of one compiled program, as sides of a comparison. Used by several questions."""
 
+import functools
 import time
 from typing import Any
 
@@ -49,6 +50,7 @@ class Program:
         float(metrics["loss"])
 
 
+@functools.lru_cache(2)  # a peer that is the same for all cases is made once
 def step_run(
     name: str,
     case: Any,

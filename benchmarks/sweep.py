@@ -40,14 +40,6 @@ def cases() -> list[Case]:
     return [Case(), Case(own_order=True)]
 
 
-def ours(case: Case) -> Run:
-    return _epochs(case)
-
-
-def peer(case: Case) -> Run:
-    return _epochs(dataclasses.replace(case, heads=1, own_order=False))
-
-
 @functools.lru_cache(1)
 def _examples(count: int, width: int) -> Examples:
     generator = np.random.default_rng(0)
@@ -58,7 +50,7 @@ def _examples(count: int, width: int) -> Examples:
     return jax.device_put(Examples(features, np.eye(2, dtype=np.float32)[labels], folds))
 
 
-def _epochs(case: Case) -> Run:
+def ours(case: Case) -> Run:
     examples, number = _examples(case.examples, case.width), case.heads
     # A single head is judged on one fold of four, as each of many is.
     folds = FOLDS if number > 1 else 1
@@ -80,3 +72,7 @@ def _epochs(case: Case) -> Run:
         np.asarray(state["loss"])
 
     return Run(f"{number} heads", turn, items=1, unit="epochs", notes={"compile s": seconds})
+
+
+def peer(case: Case) -> Run:
+    return ours(dataclasses.replace(case, heads=1, own_order=False))
