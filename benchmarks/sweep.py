@@ -15,10 +15,9 @@ import numpy as np
 from harness import Run
 
 from jaxclf.models import create_head
-from jaxclf.training.losses import make_loss
-from jaxclf.training.sweep.judge import held_out_rows
-from jaxclf.training.sweep.members import _first_state, _make_epoch, _orders
-from jaxclf.training.sweep.training import Examples, Members, Training
+from jaxclf.training.sweep import HeadTraining
+from jaxclf.training.sweep.members import Examples, Members, Program, held_out_rows
+from jaxclf.training.sweep.train import first_state, make_epoch, orders
 
 FOLDS, EPOCHS = 4, 20
 TURNS = 9
@@ -55,15 +54,15 @@ def ours(case: Case) -> Run:
     # A single head is judged on one fold of four, as each of many is.
     folds = FOLDS if number > 1 else 1
     head = create_head(case.kind, 2)  # type: ignore[arg-type]
-    training = Training(head, make_loss(), False, "sgd", 0.9, folds, 64, EPOCHS, None, case.own_order, order_seed=0)
+    program = Program(head, False, folds, HeadTraining(epochs=EPOCHS, own_order=case.own_order))
     lrs = np.repeat(np.geomspace(1e-3, 1e-1, -(-number // FOLDS)), FOLDS)[:number].astype(np.float32)
     members = Members(lrs, np.full(number, 1e-4, np.float32), (np.arange(number) // FOLDS % 4).astype(np.int32))
-    rows = _orders(training, members, 0, len(examples.features))
-    held_out = held_out_rows(training, np.asarray(examples.folds))
-    state: Any = _first_state(training, examples.features.shape[1], members)
+    rows = orders(program, members, 0, len(examples.features))
+    held_out = held_out_rows(folds, np.asarray(examples.folds))
+    state: Any = first_state(program, examples.features.shape[1], members)
     started = time.perf_counter()
-    program: Any = _make_epoch(training, len(examples.features))
-    compiled = program.lower(state, examples, members, rows, held_out, np.int32(0)).compile()
+    run_epoch: Any = make_epoch(program, len(examples.features))
+    compiled = run_epoch.lower(state, examples, members, rows, held_out, np.int32(0)).compile()
     seconds = time.perf_counter() - started
 
     def turn(epoch: int) -> None:

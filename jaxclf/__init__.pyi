@@ -93,7 +93,9 @@ from jaxclf.training.snapshot import Snapshot as Snapshot
 from jaxclf.training.state import TrainState as TrainState
 from jaxclf.training.state import create_train_state as create_train_state
 from jaxclf.training.step import make_train_step as make_train_step
+from jaxclf.training.sweep import HeadTraining as HeadTraining
 from jaxclf.training.sweep import Sweep as Sweep
+from jaxclf.training.sweep import SweepGrid as SweepGrid
 from jaxclf.training.sweep import sweep_heads as sweep_heads
 from jaxclf.weights import Pretrained as Pretrained
 from jaxclf.weights import convert_state_dict as convert_state_dict
@@ -113,6 +115,7 @@ __all__ = [
     "Classifier",
     "CsvTable",
     "FitResult",
+    "HeadTraining",
     "ImageFolder",
     "Interrupted",
     "LRBand",
@@ -130,6 +133,7 @@ __all__ = [
     "Snapshot",
     "StopSignals",
     "Sweep",
+    "SweepGrid",
     "TfdsSource",
     "TrainState",
     "__version__",

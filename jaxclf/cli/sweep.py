@@ -1,5 +1,6 @@
 """`jaxclf sweep`: which learning rate and weight decay for the head, by cross-validation on cached features."""
 
+import dataclasses
 import functools
 import json
 from pathlib import Path
@@ -71,45 +72,35 @@ def sweep(
 
 def _sweep(data: str, settings: Settings, options: dict[str, Any], out: str) -> int:
     from jaxclf.cli.terminal import Terminal
+    from jaxclf.data.activations import ActivationDataset
     from jaxclf.data.devices import all_devices
     from jaxclf.models import get_config
     from jaxclf.run.prepare import prepare
-    from jaxclf.training.sweep import sweep_heads
-    from jaxclf.training.sweep.search import check_options
+    from jaxclf.training.sweep import HeadTraining, SweepGrid, sweep_heads
 
     if settings.weight_decay:
         raise UsageError("weight_decay is what is looked for; give --weight-decays to try")
-    common: dict[str, Any] = {
-        "batch_size": settings.batch_size,
-        "dropout": settings.dropout,
-        "optimizer": settings.optimizer,
-        "momentum": settings.momentum,
-    }
+    swept = {name: options[name] for name in ("lrs", "weight_decays", "seeds", "num_folds")}
     try:
         get_config(settings.arch)
-        check_options(**{name: value for name, value in options.items() if name != "own_order"}, **common)
+        grid = SweepGrid(heads=options["head"], **swept, fold_seed=settings.seed, dropout=settings.dropout)
+        training = HeadTraining(
+            **{name: options[name] for name in ("epochs", "patience", "own_order")},
+            batch_size=settings.batch_size,
+            optimizer=settings.optimizer,
+            momentum=settings.momentum,
+            order_seed=settings.seed,
+        )
     except ValueError as error:
-        raise UsageError(_as_flags(str(error))) from error
+        raise UsageError(str(error).replace("num_folds=", "folds=")) from error
     terminal = Terminal()
     folder = check_folder(data, Path(out))
     prepared = prepare(data, settings, terminal)
     features, labels, loss = _features(prepared, settings, terminal)
-    heads = len(options["head"]) * len(options["lrs"]) * len(options["weight_decays"])
-    heads *= len(options["seeds"]) * options["num_folds"]
+    data_set = ActivationDataset(features, labels, classes=prepared.spec.classes, cut="pooled", mesh=all_devices())
+    heads = len(grid.heads) * len(grid.lrs) * len(grid.weight_decays) * len(grid.seeds) * grid.num_folds
     with terminal.task(f"training {heads} heads", 1) as advance:
-        result = sweep_heads(
-            features,
-            labels,
-            prepared.spec.classes,
-            **options,
-            **common,
-            order_seed=settings.seed,
-            fold_seed=settings.seed,
-            loss=loss,
-            multi_label=settings.multi_label,
-            mesh=all_devices(),
-            on_progress=advance,
-        )
+        result = sweep_heads(data_set, grid, dataclasses.replace(training, loss=loss), on_progress=advance)
     folder.mkdir(parents=True, exist_ok=True)
     _write_table(folder / TABLE, result, {"data": data, **options, "settings": settings_only(settings)})
     _write_picture(folder / PICTURE, result)
@@ -117,10 +108,6 @@ def _sweep(data: str, settings: Settings, options: dict[str, Any], out: str) -> 
     for name in (TABLE, PICTURE):
         terminal.note(f"wrote {folder / name}")
     return 0
-
-
-def _as_flags(message: str) -> str:
-    return message.replace("num_folds=", "folds=").replace("head=", "heads=")
 
 
 def _features(prepared: Any, settings: Settings, terminal: Any) -> tuple[Any, Any, Any]:

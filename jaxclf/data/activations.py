@@ -53,7 +53,7 @@ class ActivationDataset:
       mesh: devices that share each batch, see `jaxclf.data.devices`; `None`: the default device.
 
     Raises:
-      ValueError: for counts that do not fit.
+      ValueError: for counts that do not fit, or labels that are no class numbers.
     """
 
     def __init__(
@@ -72,9 +72,11 @@ class ActivationDataset:
         key: str = "",
         mesh: Mesh | None = None,
     ):
-        self.labels = np.asarray(labels)
-        self.multi_label = self.labels.ndim == 2
-        self.labels = self.labels.astype(np.float32 if self.multi_label else np.int32)
+        given = np.asarray(labels)
+        self.multi_label = given.ndim == 2
+        self.labels = given.astype(np.float32 if self.multi_label else np.int32)
+        if not self.multi_label and (self.labels != given).any():
+            raise ValueError(f"labels must be whole class numbers, or [{len(given)}, num_classes] of 0 and 1")
         if num_views < 1 or (num_views > 1) != (augment != "none"):
             raise ValueError(f"num_views={num_views} with augment={augment!r}: an augmented bank has 2 views or more")
         if not len(self.labels) or activations.shape[0] != len(self.labels) * num_views:

@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxclf._jax import enable_compilation_cache
 from jaxclf.config import MODULES, Phase, Settings
-from jaxclf.data.activations import ActivationLoader
+from jaxclf.data.activations import ActivationDataset, ActivationLoader
 from jaxclf.data.devices import data_mesh, replicate
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ArrayDataset
@@ -33,7 +33,7 @@ from jaxclf.run.checkpoint_file import restore_checkpoint, save_checkpoint
 from jaxclf.training import fit as loop
 from jaxclf.training.lr_finder import find_lr
 from jaxclf.training.program import make_phase_program
-from jaxclf.training.sweep import sweep_heads
+from jaxclf.training.sweep import HeadTraining, SweepGrid, sweep_heads
 
 enable_compilation_cache()
 IMAGE_SIZE = 32
@@ -185,8 +185,11 @@ def sweep():
     generator = np.random.default_rng(0)
     x = generator.normal(size=(60, 8)).astype(np.float32)
     y = (x[:, 4] + 0.5 * generator.normal(size=60) > 0).astype(int)
-    options = {"lrs": (1e-2, 0.1, 0.3), "weight_decays": (0.0, 1e-2), "seeds": (0, 1, 2), "epochs": 4, "num_folds": 3}
-    found = [sweep_heads(x, y, 2, mesh=mesh, **options) for mesh in (None, MESH)]
+    grid = SweepGrid(lrs=(1e-2, 0.1, 0.3), weight_decays=(0.0, 1e-2), num_folds=3)
+    found = [
+        sweep_heads(ActivationDataset(x, y, classes="ab", cut="pooled", mesh=mesh), grid, HeadTraining(epochs=4))
+        for mesh in (None, MESH)
+    ]
     return {
         "losses": difference(found[0].losses, found[1].losses),
         "best": [one.best for one in found],

@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxclf._jax import enable_compilation_cache
 from jaxclf.config import MODULES, Phase
-from jaxclf.data.activations import ActivationLoader
+from jaxclf.data.activations import ActivationDataset, ActivationLoader
 from jaxclf.data.devices import data_mesh, fetch, replicate
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ArrayDataset
@@ -30,7 +30,7 @@ from jaxclf.run import processes as distributed
 from jaxclf.run.checkpoint_file import restore_checkpoint, save_checkpoint
 from jaxclf.training import fit as loop
 from jaxclf.training.lr_finder import find_lr
-from jaxclf.training.sweep import sweep_heads
+from jaxclf.training.sweep import HeadTraining, SweepGrid, sweep_heads
 
 IMAGE_SIZE = 32
 PHASE = Phase("last", lrs=(0.1,) * 3, num_cycles=3, frozen=MODULES[:4], augment="side_on")
@@ -82,9 +82,9 @@ def work(model, variables, mesh, folder, full):
     activations = ActivationLoader(features, batch_size=4, train=False)
     found["from_features"] = predict(model, variables, activations).logits.tolist()
     x = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
-    sweep = sweep_heads(
-        x, (x[:, 0] > 0).astype(int), 2, lrs=(0.1, 0.3), weight_decays=(0.0,), num_folds=2, epochs=2, mesh=mesh
-    )
+    pooled = ActivationDataset(x, (x[:, 0] > 0).astype(int), classes="ab", cut="pooled", mesh=mesh)
+    grid = SweepGrid(lrs=(0.1, 0.3), weight_decays=(0.0,), num_folds=2)
+    sweep = sweep_heads(pooled, grid, HeadTraining(epochs=2))
     found["sweep"] = [sweep.losses.tolist(), rounded(sweep.best_variables)]
     return found
 

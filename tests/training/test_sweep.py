@@ -1,5 +1,7 @@
 """Many heads at once train as each would alone, never on what they are judged on, and the table adds up."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,17 +9,18 @@ import optax
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from jaxclf import sweep_heads
+from jaxclf import ActivationDataset, HeadTraining, SweepGrid, sweep_heads
+from jaxclf._progress import silent
 from jaxclf.data.order import epoch_order, k_folds
 from jaxclf.metrics import Predictions, summarize
 from jaxclf.models import ResNetConfig, create_classifier, create_head, init_head, init_variables
 from jaxclf.schedules import cosine
 from jaxclf.training.losses import make_loss, weighted_mean
 from jaxclf.training.optimizer import make_optimizer
-from jaxclf.training.sweep.members import _keep, member_variables, train_members
+from jaxclf.training.sweep.members import Examples, Members, Program, held_out_rows
 from jaxclf.training.sweep.search import _chunk_size
 from jaxclf.training.sweep.table import SweepRow, choose, mean_and_error
-from jaxclf.training.sweep.training import Examples, Members, Training, bytes_per_member
+from jaxclf.training.sweep.train import first_state, keep, make_epoch, member_variables, orders, train_members
 
 NUM, WIDTH, CLASSES, FOLDS = 46, 12, 3, 2
 LRS, DECAYS, SEEDS = (0.3, 0.03), (0.0, 0.1), (5, 6)
@@ -35,21 +38,10 @@ def examples(features: np.ndarray, labels: np.ndarray, num_folds: int = FOLDS) -
     return Examples(features, np.eye(CLASSES, dtype=np.float32)[labels], k_folds(labels, num_folds))
 
 
-def training(kind="linear", **changes) -> Training:
-    common = Training(
-        create_head(kind, CLASSES),
-        make_loss("softmax", label_smoothing=0.1),
-        multi_label=False,
-        optimizer="sgd",
-        momentum=0.9,
-        num_folds=FOLDS,
-        batch_size=8,
-        epochs=3,
-        patience=None,
-        own_order=False,
-        order_seed=2,
-    )
-    return common._replace(**changes)
+def program(kind="linear", head=None, **changes) -> Program:
+    common = {"loss": make_loss("softmax", label_smoothing=0.1), "batch_size": 8, "epochs": 3, "order_seed": 2}
+    training = HeadTraining(**{**common, **changes})
+    return Program(head or create_head(kind, CLASSES), False, FOLDS, training)
 
 
 def members() -> Members:
@@ -57,9 +49,10 @@ def members() -> Members:
     return Members(np.float32([0.3, 0.3, 0.03, 0.03]), np.float32([0, 0, 0.1, 0.1]), np.int32([5, 5, 6, 6]))
 
 
-def alone(training: Training, examples: Examples, lr: float, decay: float, seed: int, fold: int):
+def alone(program: Program, examples: Examples, lr: float, decay: float, seed: int, fold: int):
     """One head as the library trains any: make_optimizer, the loss's weighted mean, batch after batch."""
-    variables = init_head(training.head, jax.random.key(seed), examples.features.shape[1])
+    training, head, loss_of = program.training, program.head, program.training.loss_function()
+    variables = init_head(head, jax.random.key(seed), examples.features.shape[1])
     params, stats = variables["params"], variables["batch_stats"]
     steps = NUM // training.batch_size
     optimizer = make_optimizer(
@@ -75,10 +68,10 @@ def alone(training: Training, examples: Examples, lr: float, decay: float, seed:
     @jax.jit
     def step(params, stats, state, x, t, mask):
         def loss_fn(params):
-            logits, updated = training.head.apply(
+            logits, updated = head.apply(
                 {"params": params["head"], "batch_stats": stats}, x, train=True, mask=mask, mutable=["batch_stats"]
             )
-            return weighted_mean(*training.loss(logits, t), mask), updated
+            return weighted_mean(*loss_of(logits, t), mask), updated
 
         gradients, updated = jax.grad(loss_fn, has_aux=True)({"head": params})
         updates, state = optimizer.update(gradients, state, {"head": params})
@@ -91,7 +84,7 @@ def alone(training: Training, examples: Examples, lr: float, decay: float, seed:
             params, stats, state = step(
                 params, stats, state, examples.features[batch], examples.targets[batch], mask[batch]
             )
-    logits = training.head.apply({"params": params, "batch_stats": stats}, examples.features, train=False)
+    logits = head.apply({"params": params, "batch_stats": stats}, examples.features, train=False)
     return params, stats, np.asarray(logits)
 
 
@@ -107,7 +100,7 @@ def close(ours, theirs, rtol=1e-5):
 )
 def test_each_member_is_the_head_trained_alone(kind, optimizer, own_order):
     """Its variables, held-out loss and accuracy; the concat head narrow and without dropout, whose keys differ."""
-    train = training(optimizer=optimizer, own_order=own_order)
+    train = program(optimizer=optimizer, own_order=own_order)
     if kind == "concat-like":
         train = train._replace(head=type(create_head("concat", CLASSES))(CLASSES, hidden=8, dropouts=(0.0, 0.0)))
     data = examples(*problem())
@@ -138,25 +131,24 @@ def test_a_head_starts_as_a_classifiers_would():
 
 def test_shared_batches_give_one_matrix_product():
     """No product of the training step has a batch dimension, unless every seed has its own order."""
-    from jaxclf.training.sweep.members import _first_state, _make_epoch, _orders, held_out_rows
 
     def batched(train):
         data, some = examples(*problem()), members()
-        arguments = (_first_state(train, WIDTH, some), data, some, _orders(train, some, 0, NUM))
-        compiled = _make_epoch(train, NUM).lower(*arguments, held_out_rows(train, data.folds), np.int32(0))
+        arguments = (first_state(train, WIDTH, some), data, some, orders(train, some, 0, NUM))
+        compiled = make_epoch(train, NUM).lower(*arguments, held_out_rows(FOLDS, data.folds), np.int32(0))
         lines = [line for line in compiled.as_text().splitlines() if "dot_general" in line]
         assert lines
         return ["batching_dims" in line for line in lines]
 
-    assert not any(batched(training()))
-    assert any(batched(training(own_order=True)))
+    assert not any(batched(program()))
+    assert any(batched(program(own_order=True)))
 
 
 @pytest.mark.parametrize("kind", ["linear", "concat"])
 def test_held_out_examples_leave_no_trace_in_training(kind):
     """Other features and labels in fold 0 change the figures of the members of fold 0, and none of their variables."""
     features, labels = problem()
-    train = training(kind, epochs=2)
+    train = program(kind, epochs=2)
     if kind == "concat":
         train = train._replace(head=type(train.head)(CLASSES, hidden=8))
     before = examples(features, labels)
@@ -177,14 +169,20 @@ def test_batches_without_training_examples_change_nothing_but_momentum():
     features, labels = problem()
     data = examples(features, labels)._replace(folds=(np.arange(NUM) < 4).astype(np.int32))
     for head in (create_head("linear", CLASSES), type(create_head("concat", CLASSES))(CLASSES, hidden=8)):
-        judged = train_members(training(head=head, batch_size=2, epochs=1), data, members())
+        judged = train_members(program(head=head, batch_size=2, epochs=1), data, members())
         assert np.isfinite(judged.losses).all()
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(judged.variables))
 
 
-def sweep(*data, **options):
-    common = {"lrs": LRS, "weight_decays": DECAYS, "seeds": SEEDS, "num_folds": FOLDS, "epochs": 3, "batch_size": 8}
-    return sweep_heads(*(data or problem()), CLASSES, **{**common, **options})
+def sweep(features=None, labels=None, *, max_bytes=None, on_progress=silent, **options):
+    """A sweep with the options of both kinds together."""
+    grid = {"lrs": LRS, "weight_decays": DECAYS, "seeds": SEEDS, "num_folds": FOLDS}
+    named = {field.name for field in dataclasses.fields(SweepGrid)}
+    grid |= {name: value for name, value in options.items() if name in named}
+    training = {"epochs": 3, "batch_size": 8} | {name: value for name, value in options.items() if name not in named}
+    features, labels = problem() if features is None else (features, labels)
+    data = ActivationDataset(features, labels, classes=[str(i) for i in range(CLASSES)], cut="pooled")
+    return sweep_heads(data, SweepGrid(**grid), HeadTraining(**training), max_bytes=max_bytes, on_progress=on_progress)
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +191,7 @@ def found():
 
 
 def test_any_chunking_gives_the_same_figures(found):
-    each = FOLDS * bytes_per_member(training(), WIDTH, CLASSES)
+    each = FOLDS * program().bytes_per_member(WIDTH)
     calls: list[tuple[int, int]] = []
     chunked = sweep(max_bytes=3 * each, on_progress=lambda done, total: calls.append((done, total)))
     np.testing.assert_allclose(chunked.losses, found.losses, rtol=1e-5)
@@ -214,7 +212,7 @@ def test_the_table_is_the_mean_over_seeds_and_folds(found):
     assert found.losses.shape == found.accuracies.shape == found.epochs.shape == (4, 2, 2)
     assert [(row.lr, row.weight_decay) for row in found.rows] == [(lr, decay) for lr in LRS for decay in DECAYS]
     data = examples(*problem())
-    train = training(loss=make_loss())._replace(order_seed=0)
+    train = program(loss=make_loss(), order_seed=0)
     for setting, row in enumerate(found.rows):
         for seed_number, seed in enumerate(SEEDS):
             for fold in range(FOLDS):
@@ -234,7 +232,7 @@ def test_the_best_head_is_the_setting_trained_on_everything(found):
     """And it goes straight into a classifier."""
     data = examples(*problem())
     best = found.best_row
-    train = training(loss=make_loss(), order_seed=0)
+    train = program(loss=make_loss(), order_seed=0)
     params, _, logits = alone(train, data, best.lr, best.weight_decay, SEEDS[0], fold=-1)
     close(found.best_variables["params"]["head"], params)
     config = ResNetConfig("tiny", "basic", (1, 1, 1, 1), stem_width=8, stage_widths=(8, 8, 8, WIDTH // 2))
@@ -258,10 +256,10 @@ def test_early_stopping_keeps_the_best_epoch():
     features, labels = generator.normal(size=(NUM, WIDTH)).astype(np.float32), generator.integers(0, CLASSES, NUM)
     data, epochs, patience = examples(features, labels), 6, 2
     heads = members()._replace(lrs=np.float32([0.5, 0.5, 1e-3, 1e-3]))
-    train = training(epochs=epochs)
+    train = program(epochs=epochs)
     history = [train_members(train, data, heads, stop_after=end) for end in range(1, epochs + 1)]
     losses = np.array([judged.losses for judged in history])  # [epochs, m]
-    stopped = train_members(train._replace(patience=patience), data, heads)
+    stopped = train_members(program(epochs=epochs, patience=patience), data, heads)
     for number in range(4):
         best = 0
         for epoch in range(1, epochs):
@@ -288,7 +286,7 @@ def test_patience_counts_epochs_without_a_new_lowest_loss():
         state |= {"loss": np.full(3, np.inf, np.float32), "best": {"kernel": np.zeros((3, 1), np.float32)}}
         for epoch in range(6):
             weights = {"kernel": np.full((3, 1), epoch + 1, np.float32)}
-            state = _keep(state, weights, losses[:, epoch], losses[:, epoch], epoch, patience)
+            state = keep(state, weights, losses[:, epoch], losses[:, epoch], epoch, patience)
         assert state["epoch"].tolist() == epochs and state["stopped"].tolist() == stopped
         assert state["best"]["kernel"][:, 0].tolist() == epochs, "the weights are those of the epoch"
 
@@ -311,12 +309,10 @@ def test_several_labels_per_example():
     several[:, 0] = 1 - several[:, 0]
     found = sweep(features, several, loss="sigmoid", epochs=10)
     assert found.best_row.accuracy > 0.7 and found.best_row.loss < 0.6
-    with pytest.raises(ValueError, match="labels must be"):
-        sweep(features, labels, loss="sigmoid")
 
 
 def test_both_kinds_of_head_in_one_table():
-    found = sweep(head=("linear", "concat"), lrs=(0.03,), weight_decays=(0.0,), seeds=(0,), epochs=1)
+    found = sweep(heads=("linear", "concat"), lrs=(0.03,), weight_decays=(0.0,), seeds=(0,), epochs=1)
     assert [row.head for row in found.rows] == ["linear", "concat"]
     assert found.losses.shape == (2, 1, 2) and found.losses[0, 0, 0] != found.losses[1, 0, 0]
 
@@ -325,10 +321,10 @@ def test_dropout_draws_for_every_member():
     """With the same seed and rate the masks are the same, with another seed they are not; without, all is as it was."""
     twins = Members(np.full(6, 0.1, np.float32), np.zeros(6, np.float32), np.int32([5, 5, 5, 5, 6, 6]))
     data = examples(*problem())
-    train = training(head=create_head("linear", CLASSES, dropout=0.5), epochs=1)
+    train = program(head=create_head("linear", CLASSES, dropout=0.5), epochs=1)
     kernels = train_members(train, data, twins).variables["params"]["fc"]["kernel"]
     np.testing.assert_array_equal(kernels[0], kernels[2])
-    plain = train_members(training(epochs=1), data, twins).variables["params"]["fc"]["kernel"]
+    plain = train_members(program(epochs=1), data, twins).variables["params"]["fc"]["kernel"]
     assert np.abs(kernels[0] - plain[0]).max() > 0.01 and np.abs(kernels[0] - kernels[4]).max() > 0.01
 
 
@@ -358,7 +354,7 @@ def test_standard_errors_and_choice_by_hand():
         ({"lrs": (-0.1,)}, r"lrs=\(-0.1,\) must be finite and positive"),
         ({"weight_decays": (np.nan,)}, "weight_decays="),
         ({"seeds": (-1,)}, "seeds="),
-        ({"head": "mlp"}, "head: expected one of"),
+        ({"heads": ("mlp",)}, "head: expected one of"),
         ({"num_folds": 1}, "num_folds=1"),
         ({"num_folds": 47}, "num_folds=47"),
         ({"epochs": 0}, "epochs=0"),
@@ -367,9 +363,9 @@ def test_standard_errors_and_choice_by_hand():
         ({"momentum": 1.0}, "momentum=1.0"),
         ({"optimizer": "lion"}, "optimizer='lion'"),
         ({"dropout": 1.0}, "dropout=1.0"),
-        ({"dropout": 0.5, "head": "concat"}, "dropout=0.5"),
+        ({"dropout": 0.5, "heads": ("concat",)}, "dropout=0.5"),
         ({"loss": "hinge"}, "loss 'hinge'"),
-        ({"loss": "sigmoid", "multi_label": False}, "does not go with"),
+        ({"loss": "sigmoid"}, "loss='sigmoid' is not for one label per example; choose softmax"),
     ],
 )
 def test_options_that_make_no_sense(options, message):
@@ -379,12 +375,17 @@ def test_options_that_make_no_sense(options, message):
 
 def test_data_that_makes_no_sense():
     features, labels = problem()
-    for bad in (features[0], features[:, :-1], features[:0]):
+    for bad in (features[:, 0], features[:, :-1], features[:, :0]):
         with pytest.raises(ValueError, match="features of shape"):
             sweep(bad, labels)
-    for bad in (labels[:-1], labels.astype(float), np.eye(CLASSES)[labels]):
-        with pytest.raises(ValueError, match="are not class numbers"):
-            sweep(features, bad)
+    with pytest.raises(ValueError, match="46 activations for 45 labels"):
+        sweep(features, labels[:-1])
+    with pytest.raises(ValueError, match="labels must be whole class numbers"):
+        sweep(features, labels + 0.5)
+    with pytest.raises(ValueError, match="loss='softmax' is not for several labels per example; choose sigmoid"):
+        sweep(features, np.eye(CLASSES)[labels])
+    with pytest.raises(ValueError, match="of 0 and 1 for several labels"):
+        sweep(features, 2 * np.eye(CLASSES)[labels], loss="sigmoid")
     with pytest.raises(ValueError, match="labels from 1 to 3 do not fit 3 classes"):
         sweep(features, labels + 1)
     broken = features.copy()
