@@ -15,8 +15,7 @@ from jaxclf.data.activations import ActivationLoader, AnyLoader
 from jaxclf.data.devices import fetch, replicate
 from jaxclf.data.loader import Loader
 from jaxclf.inference.predict import predict, to_device
-from jaxclf.metrics import Predictions, log_probabilities
-from jaxclf.metrics.predictions import Threshold
+from jaxclf.metrics import Predictions, Threshold, log_probabilities
 from jaxclf.models.classifier import Classifier
 
 #: Mean of the probabilities, mean of their logarithms, or the largest of each class.

@@ -1,12 +1,19 @@
-"""Two models, or two steps of a run, judged on the same pictures one by one."""
+"""How far a figure can be trusted, and two models, or two steps of a run, judged on the same pictures one by one."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxclf.metrics.multilabel import decide
 from jaxclf.metrics.predictions import Predictions, example_losses
-from jaxclf.metrics.uncertainty import Estimate, paired_difference
+
+
+class Estimate(NamedTuple):
+    """A mean and its standard error, in the same unit; the truth lies within two of them 19 times out of 20."""
+
+    mean: float
+    standard_error: float
 
 
 class Comparison(NamedTuple):
@@ -24,6 +31,42 @@ class Comparison(NamedTuple):
     mended: int
     broken: int
     num_examples: int
+
+
+def accuracy_standard_error(accuracy: float, num_examples: int) -> float:
+    """sqrt(a (1 - a) / n), the binomial standard error of a share; too small near 0 and 1, where it reaches 0.
+
+    Raises:
+      ValueError: for an accuracy outside [0, 1], or less than one example.
+
+    >>> accuracy_standard_error(0.9, 100).__round__(6)
+    0.03
+    """
+    if not 0.0 <= accuracy <= 1.0:
+        raise ValueError(f"accuracy={accuracy!r} must lie in [0, 1]")
+    if num_examples < 1:
+        raise ValueError(f"num_examples={num_examples} must be at least 1")
+    return math.sqrt(accuracy * (1.0 - accuracy) / num_examples)
+
+
+def mean_and_standard_error(values: np.typing.ArrayLike) -> Estimate:
+    """The mean, and s / sqrt(n) with s the standard deviation with n - 1.
+
+    Args:
+      values: float [n], n >= 2, of independent examples or runs.
+
+    Raises:
+      ValueError: for fewer than two values (one says nothing of the spread), or values that are not finite.
+
+    >>> mean_and_standard_error([1.0, 3.0])
+    Estimate(mean=2.0, standard_error=1.0)
+    """
+    values = np.asarray(values, np.float64)
+    if values.ndim != 1 or len(values) < 2:
+        raise ValueError(f"a standard error needs at least two values [n], not an array of shape {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("a standard error needs finite values, and some are not")
+    return Estimate(float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))))
 
 
 def compare_predictions(before: Predictions, after: Predictions) -> Comparison:
@@ -58,8 +101,8 @@ def compare_predictions(before: Predictions, after: Predictions) -> Comparison:
     losses = [example_losses(each) for each in (before, after)]
     right = [_right(each) for each in (before, after)]
     return Comparison(
-        loss=paired_difference(losses[1], losses[0]),
-        accuracy=paired_difference(right[1], right[0]),
+        loss=mean_and_standard_error(losses[1] - losses[0]),
+        accuracy=mean_and_standard_error(right[1].astype(np.float64) - right[0]),
         mended=int((right[1] & ~right[0]).sum()),
         broken=int((right[0] & ~right[1]).sum()),
         num_examples=len(before.index),
@@ -67,8 +110,7 @@ def compare_predictions(before: Predictions, after: Predictions) -> Comparison:
 
 
 def _sorted(predictions: Predictions, name: str) -> Predictions:
-    order = np.argsort(predictions.index, kind="stable")
-    ordered = predictions.rows(order)
+    ordered = predictions.rows(np.argsort(predictions.index, kind="stable"))
     twice = np.flatnonzero(np.diff(ordered.index) == 0)
     if len(twice):
         raise ValueError(f"{name} holds the example with index {ordered.index[twice[0]]} twice")

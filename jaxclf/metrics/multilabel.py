@@ -4,8 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxclf.metrics.classification import average_f_beta, check_beta
-from jaxclf.metrics.counts import decision_counts
+from jaxclf.metrics.confusion import average_f_beta, check_beta, decision_counts
 from jaxclf.metrics.predictions import Threshold, check_not_empty
 
 #: Scores closer than this are equal: far above the rounding of their sums, far below what a decision changes.
@@ -38,13 +37,6 @@ def decide(probabilities: np.typing.ArrayLike, threshold: Threshold = 0.5) -> np
     if not ((threshold >= 0.0) & (threshold <= 1.0)).all():
         raise ValueError(f"threshold={threshold.tolist()} must lie in [0, 1]")
     return probabilities >= threshold
-
-
-def exact_match(decisions: np.ndarray, labels: np.ndarray) -> float:
-    """Share of examples whose decisions are all right (subset accuracy). bool [n, c], multi-hot [n, c]."""
-    check_not_empty(len(decisions))
-    counts = decision_counts(decisions, labels, axis=1)
-    return float(np.mean((counts.false_positives == 0) & (counts.false_negatives == 0)))
 
 
 def hamming_loss(decisions: np.ndarray, labels: np.ndarray) -> float:

@@ -5,16 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from jaxclf.metrics.classification import (
-    accuracy,
+from jaxclf.metrics.classification import accuracy
+from jaxclf.metrics.confusion import (
     average_f_beta,
-    balanced_accuracy,
+    confusion_matrix,
+    decision_counts,
     f_beta,
-    matthews,
+    one_vs_rest_counts,
     precision,
     recall,
 )
-from jaxclf.metrics.counts import BinaryCounts, Sums, confusion_counts, decision_counts, one_vs_rest_counts
 from jaxclf.metrics.multilabel import decide, hamming_loss, samples_f_beta
 from jaxclf.metrics.predictions import Predictions, check_labels, check_not_empty, example_losses
 
@@ -44,41 +44,6 @@ def summarize(predictions: Predictions, *, beta: float = 2.0) -> dict[str, float
     }
 
 
-def figures(sums: Sums, *, k: int = 5) -> dict[str, float]:
-    """What merged `Sums` say: each divided once, so that any partition of the examples gives the same figures.
-
-    Args:
-      sums: of one label per example.
-      k: of the top-k accuracy.
-
-    Returns:
-      `loss`, `accuracy`, `error_rate`, `top_k_accuracy`, `balanced_accuracy`, `macro_f1`, `matthews`, `num_examples`.
-
-    Raises:
-      ValueError: for sums of no examples, or a k below 1.
-
-    >>> from jaxclf.metrics.counts import merge, sums
-    >>> batch = Predictions(np.array([[0.0, 1.0], [2.0, 0.0]]), np.array([1, 1]), np.arange(2))
-    >>> figures(merge(sums(batch), sums(batch)))["accuracy"]
-    0.5
-    """
-    if k < 1:
-        raise ValueError(f"k={k} must be at least 1")
-    number = int(sums.confusion.sum())
-    check_not_empty(number)
-    right = int(np.trace(sums.confusion))
-    return {
-        "loss": float(sums.loss / number),
-        "accuracy": right / number,
-        "error_rate": (number - right) / number,
-        "top_k_accuracy": float(sums.ranks[:k].sum() / number),
-        "balanced_accuracy": balanced_accuracy(sums.confusion),
-        "macro_f1": average_f_beta(one_vs_rest_counts(sums.confusion), average="macro"),
-        "matthews": matthews(sums.confusion),
-        "num_examples": number,
-    }
-
-
 def classification_report(predictions: Predictions, classes: Sequence[str]) -> dict[str, Any]:
     """Precision, recall, F1 and support of every class, and their averages, as JSON values.
 
@@ -98,26 +63,21 @@ def classification_report(predictions: Predictions, classes: Sequence[str]) -> d
     if len(classes) != predictions.logits.shape[-1]:
         raise ValueError(f"{len(classes)} class names do not fit the logits of {predictions.logits.shape[-1]} classes")
     check_labels(predictions)
-    extra: dict[str, float]
     if predictions.multi_label:
         decisions = decide(predictions.probabilities(), predictions.threshold)
         counts = decision_counts(decisions, predictions.labels)
-        extra = {
-            "micro": average_f_beta(counts, average="micro"),
-            "samples": samples_f_beta(decisions, predictions.labels),
-        }
+        samples = samples_f_beta(decisions, predictions.labels)
+        extra = {"micro": average_f_beta(counts, average="micro"), "samples": samples}
     else:
-        confusion = confusion_counts(predictions.logits.argmax(-1), predictions.labels, len(classes))
-        counts = one_vs_rest_counts(confusion)
+        counts = one_vs_rest_counts(confusion_matrix(predictions))
         extra = {"accuracy": accuracy(predictions)}
     columns = {"precision": precision(counts), "recall": recall(counts), "f1": f_beta(counts)}
-    support = _support(counts)
     rows = [
-        {"class": name, **{key: float(values[k]) for key, values in columns.items()}, "support": int(support[k])}
+        {"class": name, **{key: float(values[k]) for key, values in columns.items()}, "support": int(counts.support[k])}
         for k, name in enumerate(classes)
     ]
-    total = int(support.sum())
-    shares = support / total if total else np.zeros(len(support))
+    total = int(counts.support.sum())
+    shares = counts.support / total if total else np.zeros(len(counts.support))
     return {
         "classes": rows,
         "macro": {**{key: float(values.mean()) for key, values in columns.items()}, "support": total},
@@ -125,7 +85,3 @@ def classification_report(predictions: Predictions, classes: Sequence[str]) -> d
         **extra,
         "num_examples": len(predictions.labels),
     }
-
-
-def _support(counts: BinaryCounts) -> np.ndarray:
-    return counts.true_positives + counts.false_negatives

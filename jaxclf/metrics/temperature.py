@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxclf.data.order import epoch_order
-from jaxclf.metrics.calibration import calibration_error, expected_calibration_error, reliability_curve
+from jaxclf.metrics.calibration import expected_calibration_error
 from jaxclf.metrics.predictions import Predictions, check_labels, check_not_empty, example_losses, probabilities
 
 #: The smallest and the largest temperature that is fit.
@@ -41,20 +41,6 @@ class CrossFit(NamedTuple):
     loss_after: float
     ece_before: float
     ece_after: float
-
-
-def calibrated(logits: np.ndarray, temperature: float) -> np.ndarray:
-    """logits / temperature: above 1 makes probabilities less sure. No class changes its rank.
-
-    Raises:
-      ValueError: for a temperature that is not positive and finite.
-
-    >>> calibrated(np.array([[2.0, 0.0]]), 2.0).tolist()
-    [[1.0, 0.0]]
-    """
-    if not 0.0 < temperature < float("inf"):
-        raise ValueError(f"temperature={temperature!r} must be positive and finite")
-    return np.asarray(logits) / temperature
 
 
 def fit_temperature(predictions: Predictions) -> float:
@@ -138,8 +124,8 @@ def cross_fit_temperature(predictions: Predictions, *, num_folds: int = 5, seed:
         probabilities=held_out.probabilities(),
         loss_before=float(example_losses(predictions).mean()),
         loss_after=float(example_losses(held_out).mean()),
-        ece_before=_calibration_error(predictions),
-        ece_after=_calibration_error(held_out),
+        ece_before=expected_calibration_error(predictions),
+        ece_after=expected_calibration_error(held_out),
     )
 
 
@@ -151,10 +137,3 @@ def _slope(z: np.ndarray, b: float) -> tuple[float, float]:
     p = probabilities(b * z)
     mean = (p * z).sum(-1, keepdims=True)
     return float(mean.mean()), float((p * (z - mean) ** 2).sum(-1).mean())
-
-
-def _calibration_error(predictions: Predictions) -> float:
-    if not predictions.multi_label:
-        return expected_calibration_error(predictions)
-    confidence = np.minimum(predictions.probabilities(), 1.0)
-    return calibration_error(reliability_curve(confidence.reshape(-1), predictions.labels.reshape(-1) > 0))

@@ -23,7 +23,7 @@ def plot_reliability(
     its bin, and so do the grey bars, whose scale is on the right: few pictures say little.
 
     Args:
-      curve: from `jaxclf.metrics.prediction_reliability` or `reliability_curve`.
+      curve: from `jaxclf.metrics.reliability_curve`.
       ax: where to draw; `None` makes a figure.
       after: of the same examples once calibrated, drawn as a second line.
 

@@ -15,7 +15,6 @@ from jaxclf.metrics import (
     figures,
     most_confused,
     reliability_curve,
-    sums,
 )
 from jaxclf.report.charts import confusion_chart, rate_chart, reliability_chart, step_charts, training_charts
 from jaxclf.report.content import ReportContent
@@ -39,7 +38,7 @@ def figures_table(content: ReportContent) -> list[tuple[str, str]]:
     if summary.get("loss") is not None or content.judged is not None:
         rows.append(("Validation loss ± standard error", loss_with_error(content)))
     if content.judged is not None and not content.multi_label:
-        more = figures(sums(content.judged))
+        more = figures(content.judged)
         if len(content.classes) > 5:
             rows.append(("Right class among the first five", percent(more["top_k_accuracy"])))
         rows.append(("Balanced accuracy (mean over the classes)", percent(more["balanced_accuracy"])))
@@ -169,13 +168,7 @@ def calibration_section(content: ReportContent) -> dict[str, Any] | None:
     if predictions is None or len(predictions.labels) < MIN_CALIBRATION:
         return None
     fitted = cross_fit_temperature(predictions)
-    if content.multi_label:
-        truth = predictions.labels.reshape(-1) > 0
-        before, after = predictions.probabilities().reshape(-1), fitted.probabilities.reshape(-1)
-    else:
-        before, after = predictions.probabilities().max(-1), fitted.probabilities.max(-1)
-        truth = predictions.logits.argmax(-1) == predictions.labels
-    curves = [reliability_curve(np.minimum(each, 1.0), truth, num_bins=10) for each in (before, after)]
+    curves = [reliability_curve(each, num_bins=10) for each in (predictions, fitted.predictions)]
     if fitted.at_bound:
         verdict = "these pictures do not say how sure to be (the best temperature lies at the end of its range)"
     elif fitted.temperature > 1.05:

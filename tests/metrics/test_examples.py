@@ -183,7 +183,7 @@ BAD_CALLS = [
     (lambda: most_uncertain(PREDICTIONS, label=-1), "label=-1"),
     (lambda: most_uncertain(PREDICTIONS, by="doubt"), "'doubt'"),
     (lambda: uncertainty(np.zeros((2, 1)), by="margin"), "two classes"),
-    (lambda: confusion_matrix(SEVERAL), "one label per example"),
+    (lambda: confusion_matrix(SEVERAL), "not one class number per example"),
     (lambda: most_correct(SEVERAL), "not one class number per example"),
     (lambda: most_incorrect(SEVERAL), "not one class number per example"),
     (lambda: most_uncertain(SEVERAL), "not one class number per example"),

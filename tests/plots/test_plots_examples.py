@@ -89,9 +89,17 @@ def test_loader_pixels_are_what_the_network_is_evaluated_on(tmp_path):
     np.testing.assert_array_equal(found, expected)
 
 
+def curve_of(confidence, correct, num_bins=10):
+    """Of decisions on one label."""
+    logits = np.log(confidence) - np.log1p(-np.asarray(confidence))
+    labels = np.asarray(correct, np.float32)
+    predictions = Predictions(logits[:, None], labels[:, None], np.arange(len(labels)), multi_label=True)
+    return reliability_curve(predictions, num_bins=num_bins)
+
+
 def test_plot_reliability_draws_the_curve_and_its_counts():
     confidence, correct = GENERATOR.random(300), GENERATOR.random(300) < 0.5
-    curve = reliability_curve(np.sqrt(confidence), correct, num_bins=10)
+    curve = curve_of(np.sqrt(confidence), correct)
     ax = plots.plot_reliability(curve)
     filled = curve.counts > 0
     points = np.stack([curve.confidence, curve.accuracy], -1)[filled]
@@ -107,9 +115,9 @@ def test_plot_reliability_draws_the_curve_and_its_counts():
 
 
 def test_plot_reliability_of_one_bin_on_given_axes():
-    figure = plots.plot_reliability(reliability_curve([0.4], [1], num_bins=1)).get_figure()
+    figure = plots.plot_reliability(curve_of([0.4], [1], num_bins=1)).get_figure()
     ax = figure.add_subplot()
-    assert plots.plot_reliability(reliability_curve([0.9, 0.9], [1, 0], num_bins=4, strategy="mass"), ax) is ax
+    assert plots.plot_reliability(curve_of([0.9, 0.9], [1, 0], num_bins=4), ax) is ax
 
 
 ROWS = top_losses(PREDICTIONS, 4)
@@ -127,7 +135,7 @@ ROWS = top_losses(PREDICTIONS, 4)
         (lambda: plots.show_grad_cam(IMAGES, HEAT, ["a"]), "1 titles"),
         (lambda: plots.loader_pixels(None, []), "at least one picture"),
         (
-            lambda: plots.plot_reliability(reliability_curve([0.5], [1])._replace(counts=np.zeros(15, int))),
+            lambda: plots.plot_reliability(curve_of([0.5], [1])._replace(counts=np.zeros(15, int))),
             "no examples",
         ),
     ],
