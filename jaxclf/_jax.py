@@ -1,7 +1,10 @@
 """JAX's persistent compilation cache: what was compiled once on this machine is not compiled again."""
 
+import functools
 import os
+import threading
 from pathlib import Path
+from typing import Any
 
 
 def default_cache_dir() -> Path:
@@ -21,6 +24,7 @@ def enable_compilation_cache(directory: str | os.PathLike[str] | None = None) ->
     """
     import jax
 
+    _load_quietly()
     existing = getattr(jax.config, "jax_compilation_cache_dir", None)  # also filled from JAX_COMPILATION_CACHE_DIR
     if existing:
         return Path(existing)
@@ -35,6 +39,46 @@ def enable_compilation_cache(directory: str | os.PathLike[str] | None = None) ->
     # Small programs are worth keeping too: a run compiles dozens of them.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     return path
+
+
+#: Severity from which on XLA's C++ prints, if only what ends the process shall be left.
+_FATAL = 3
+
+
+def _load_quietly() -> None:
+    """Keeps XLA from logging two errors of a kilobyte for every program that it loads from the cache on a CPU.
+
+    They say that `prefer-no-gather` and `prefer-no-scatter` are no features of this machine: XLA chooses them when it
+    compiles for AVX-512 and does not find them on any host (openxla/xla#44565, jax-ml/jax#38445). A program of another
+    machine is never loaded, since the features are part of the cache's key. What fails here raises in Python all the
+    same, and errors outside of loading are printed as ever; so is everything where TF_CPP_MIN_LOG_LEVEL is 0 or
+    JAX_LOGGING_LEVEL is set.
+    """
+    import jax
+
+    try:  # JAX has no public way to this
+        from jax._src import compilation_cache
+        from jax._src.lib import utils
+
+        load, set_level = compilation_cache.get_executable_and_time, utils.absl_set_min_log_level
+        usual = int(os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1"))  # JAX sets it, too
+        wanted = usual == 0 or usual >= _FATAL or jax.config.jax_logging_level not in (None, "NOTSET")
+    except (ImportError, AttributeError, ValueError):
+        return
+    if wanted or hasattr(load, "__wrapped__"):
+        return
+    one_at_a_time = threading.Lock()  # the level is the process's
+
+    @functools.wraps(load)
+    def quiet(*args: Any, **kwargs: Any) -> Any:
+        with one_at_a_time:
+            set_level(_FATAL)
+            try:
+                return load(*args, **kwargs)
+            finally:
+                set_level(usual)
+
+    compilation_cache.get_executable_and_time = quiet
 
 
 #: Makes XLA take GPU kernels whose sums always run in the same order, and none by how fast it was just now.
