@@ -62,7 +62,7 @@ def _load_quietly() -> None:
 
         load, set_level = compilation_cache.get_executable_and_time, utils.absl_set_min_log_level
         usual = int(os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1"))  # JAX sets it, too
-        wanted = usual == 0 or usual >= _FATAL or jax.config.jax_logging_level not in (None, "NOTSET")
+        wanted = usual == 0 or usual >= _FATAL or getattr(jax.config, "jax_logging_level", None) not in (None, "NOTSET")
     except (ImportError, AttributeError, ValueError):
         return
     if wanted or hasattr(load, "__wrapped__"):

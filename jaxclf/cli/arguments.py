@@ -1,27 +1,33 @@
-"""What the commands share: argument types, their help, and the error of wrong usage."""
+"""What the commands share: how a dataclass becomes one, the types of its arguments, the settings as flags."""
 
+import contextlib
+import dataclasses
 import inspect
 import re
-from collections.abc import Callable
-from typing import Annotated, Any
+import typing
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, TypeVar, dataclass_transform
 
 import tyro
 
-#: What a command hands to `main`: a function that does the work and returns the exit code.
-Work = Callable[[], int]
+from jaxclf.config import Settings
+
+T = TypeVar("T")
 
 
 class UsageError(ValueError):
     """A flag's value makes no sense: exit code 2, as for a flag that does not exist."""
 
 
-def positional(name: str) -> Any:
-    """Shows a positional argument as NAME in the help."""
-    return tyro.conf.arg(metavar=name)
+#: What a command line becomes: the command's dataclass, filled in. Calling it does the work, and gives the exit code.
+Work = Callable[[], int]
 
 
-DataArgument = Annotated[str, tyro.conf.Positional, positional("DATA")]
-RunArgument = Annotated[str, tyro.conf.Positional, positional("RUN")]
+@dataclass_transform(frozen_default=True)
+def command(cls: type[T]) -> type[T]:
+    """Makes a class a command: a frozen dataclass, of which the fields are the flags and the docstring is the help."""
+    cls.__doc__ = flowing(cls.__doc__)
+    return dataclasses.dataclass(frozen=True)(cls)
 
 
 def flowing(docstring: str | None) -> str:
@@ -38,3 +44,90 @@ def flowing(docstring: str | None) -> str:
         else:
             lines[-1] += f" {line.strip()}"
     return "\n".join(lines)
+
+
+DataArgument = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+RunArgument = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+FileArgument = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+
+
+@contextlib.contextmanager
+def wrong_usage() -> Iterator[None]:
+    """A ValueError within is about what was typed: it becomes a UsageError."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def check_arch(arch: str) -> None:
+    """Raises UsageError for an architecture that does not exist."""
+    from jaxclf.models import get_config
+
+    with wrong_usage():
+        get_config(arch)
+
+
+#: Group -> (what the help says of it, its fields). What stands in none of them joins "training".
+GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "network": (
+        "The network, and what it is shown.",
+        ("arch", "weights", "head", "dropout", "image_size", "resize", "bn_frozen", "precision"),
+    ),
+    "data": (
+        "The photos: which are held back, which are skipped, how often each is drawn.",
+        ("valid_fraction", "on_bad_image", "on_bad_valid_image", "cache", "sampling"),
+    ),
+    "training": (
+        "How it is trained.",
+        (
+            *("batch_size", "seed", "lr_rule", "optimizer", "momentum", "weight_decay", "clip_norm"),
+            *("accumulate", "ema_decay"),
+        ),
+    ),
+    "loss": (
+        "What is minimised. Photos with several labels need --loss sigmoid.",
+        ("loss", "focal_gamma", "class_weights", "label_smoothing", "mixup", "cutmix"),
+    ),
+    "evaluation": ("What is done with the trained network.", ("tta_views", "threshold")),
+}
+
+
+def group_fields() -> dict[str, tuple[str, ...]]:
+    """Group -> names of its fields; every field of `Settings` is in one group."""
+    known = {name for _, names in GROUPS.values() for name in names}
+    rest = tuple(field.name for field in dataclasses.fields(Settings) if field.name not in known)
+    return {group: names + (rest if group == "training" else ()) for group, (_, names) in GROUPS.items()}
+
+
+def _group_type(group: str, names: tuple[str, ...]) -> type:
+    """A dataclass of these fields of `Settings`, with their types, defaults and help."""
+    hints, defaults = typing.get_type_hints(Settings), Settings()
+    created = dataclasses.make_dataclass(
+        group, [(name, hints[name], getattr(defaults, name)) for name in names], frozen=True
+    )
+    attributes = flowing(Settings.__doc__).partition("Attributes:\n")[2]
+    created.__doc__ = f"{GROUPS[group][0]}\n\nAttributes:\n{attributes}"
+    return created
+
+
+_TYPES = {group: _group_type(group, names) for group, names in group_fields().items()}
+
+
+def _settings(**groups: Any) -> Settings:
+    with wrong_usage():
+        return Settings(**{name: value for part in groups.values() for name, value in vars(part).items()})
+
+
+# The signature is what tyro reads: one argument per group.
+_settings.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # functions may have one
+    [
+        inspect.Parameter(group, inspect.Parameter.KEYWORD_ONLY, annotation=of_type, default=of_type())
+        for group, of_type in _TYPES.items()
+    ],
+    return_annotation=Settings,
+)
+_settings.__annotations__ = {**_TYPES, "return": Settings}
+
+#: The type of a command's field `settings`, which needs no default. The name is empty so that the groups' is short.
+SettingsFlags = Annotated[Settings, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="", constructor=_settings)]

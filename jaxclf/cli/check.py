@@ -1,7 +1,6 @@
 """`jaxclf check DATA`: what is wrong with a data set, on the terminal and as JSON."""
 
-import functools
-import json as json_format
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +8,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from jaxclf.cli.arguments import DataArgument, UsageError, Work
+from jaxclf._words import count
+from jaxclf.cli.arguments import DataArgument, UsageError, command
 
 if TYPE_CHECKING:
     from jaxclf.cli.terminal import Terminal
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 MAX_ROWS = 40
 
 
-def check(data: DataArgument, /, json: str | None = None, show: int = 5) -> Work:
+@command
+class Check:
     """Look at every photo of a data set and report what is wrong with it. Nothing is changed or deleted.
 
     Errors, with exit code 1: unreadable files, empty or missing classes, the same image in two splits, the same image
@@ -29,32 +30,34 @@ def check(data: DataArgument, /, json: str | None = None, show: int = 5) -> Work
 
     Example: jaxclf check photos --json report.json
 
-    Args:
+    Attributes:
       data: folder of photos, as for fit.
       json: file for the whole report, every path included.
       show: how many findings of a kind, and how many paths of a finding, to print.
     """
-    return functools.partial(_check, data, json, show)
 
+    data: DataArgument
+    json: str | None = None
+    show: int = 5
 
-def _check(data: str, json: str | None, show: int) -> int:
-    from jaxclf._files import write_atomic
-    from jaxclf.cli.terminal import Terminal
-    from jaxclf.data.check.listing import list_data
-    from jaxclf.data.check.report import check_listing
+    def __call__(self) -> int:
+        from jaxclf._files import write_atomic
+        from jaxclf.cli.terminal import Terminal
+        from jaxclf.data.check.listing import list_data
+        from jaxclf.data.check.report import check_listing
 
-    if show < 1:
-        raise UsageError(f"show={show} must be at least 1")
-    if json is not None and (Path(json).is_dir() or not Path(json).absolute().parent.is_dir()):
-        raise ValueError(f"json={json} cannot be written: give a file in a folder that exists")
-    terminal = Terminal()
-    listing = list_data(data)
-    with terminal.task("checking", len(listing.records)) as progress:
-        report = check_listing(listing, data=data, on_progress=progress)
-    show_report(terminal, report, show)
-    if json is not None:
-        terminal.note(f"wrote {write_atomic(json, json_format.dumps(report.to_dict(), indent=1) + chr(10))}")
-    return 1 if report.errors else 0
+        if self.show < 1:
+            raise UsageError(f"show={self.show} must be at least 1")
+        if self.json is not None and (Path(self.json).is_dir() or not Path(self.json).absolute().parent.is_dir()):
+            raise ValueError(f"json={self.json} cannot be written: give a file in a folder that exists")
+        terminal = Terminal()
+        listing = list_data(self.data)
+        with terminal.task("checking", len(listing.records)) as progress:
+            report = check_listing(listing, data=self.data, on_progress=progress)
+        show_report(terminal, report, self.show)
+        if self.json is not None:
+            terminal.note(f"wrote {write_atomic(self.json, json.dumps(report.to_dict(), indent=1) + chr(10))}")
+        return 1 if report.errors else 0
 
 
 def show_report(terminal: "Terminal", report: "Report", show: int) -> None:
@@ -70,8 +73,8 @@ def show_report(terminal: "Terminal", report: "Report", show: int) -> None:
                 terminal.note(line)
     terminal.note("")
     errors, warnings = len(report.errors), len(report.warnings)
-    verdict = f"{_count(errors, 'error')}, {_count(warnings, 'warning')}" if errors + warnings else "nothing wrong"
-    terminal.note(f"{_count(report.num_images, 'picture')} in {report.data}: {verdict}")
+    verdict = f"{count(errors, 'error')}, {count(warnings, 'warning')}" if errors + warnings else "nothing wrong"
+    terminal.note(f"{count(report.num_images, 'picture')} in {report.data}: {verdict}")
 
 
 def _describe(heading: str, findings: list["Finding"], show: int) -> Iterable[str]:
@@ -122,7 +125,3 @@ def _sizes_table(report: "Report") -> Table:
             # At least one mark where there is one picture.
             table.add_row(name, str(count), "#" * -(-30 * count // most))
     return table
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,41 +1,33 @@
-"""The commands. Each function's signature and docstring are its flags and its help; each returns what to run."""
+"""The commands by name, and the small ones: evaluate, export, completion, and `weights`, which has its own."""
 
-import functools
 import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from jaxclf.cli.arguments import DataArgument, RunArgument, UsageError, Work, positional
-from jaxclf.cli.check import check
+from jaxclf.cli.arguments import DataArgument, FileArgument, RunArgument, UsageError, Work, command
+from jaxclf.cli.check import Check
 from jaxclf.cli.completion import completion_script
-from jaxclf.cli.cost import cost
-from jaxclf.cli.export import export
-from jaxclf.cli.find_lr import find_lr
-from jaxclf.cli.fit import fit
-from jaxclf.cli.predict import predict
-from jaxclf.cli.report import report
-from jaxclf.cli.sweep import sweep
+from jaxclf.cli.cost import Cost
+from jaxclf.cli.demo import Demo
+from jaxclf.cli.find_lr import FindLr
+from jaxclf.cli.fit import Fit
+from jaxclf.cli.predict import Predict
+from jaxclf.cli.report import Report
+from jaxclf.cli.sweep import Sweep
 
 
-def evaluate(
-    run: RunArgument,
-    data: DataArgument,
-    /,
-    split: Literal["auto", "train", "valid", "all"] = "auto",
-    format: Literal["table", "json"] = "table",
-    on_bad_image: Literal["error", "skip"] = "error",
-) -> Work:
+@command
+class Evaluate:
     """Loss and accuracy of a run on labelled photos.
 
     On the data the run was trained on, these are the figures of its validation pictures, the same as in summary.json.
 
     Example: jaxclf evaluate runs/photos photos
 
-    Args:
+    Attributes:
       run: the RUN folder.
       data: folder of photos, as for fit.
       split: which part; "auto" is the validation part, or everything where DATA is new and has none.
@@ -43,56 +35,94 @@ def evaluate(
       on_bad_image: "skip" leaves out photos that cannot be read and lists them; the figures are then not those of the
         whole data set.
     """
-    return functools.partial(_evaluate, run, data, split, format, on_bad_image)
+
+    run: RunArgument
+    data: DataArgument
+    split: Literal["auto", "train", "valid", "all"] = "auto"
+    format: Literal["table", "json"] = "table"
+    on_bad_image: Literal["error", "skip"] = "error"
+
+    def __call__(self) -> int:
+        from jaxclf.cli.terminal import Terminal
+        from jaxclf.run.evaluate import evaluate_run
+        from jaxclf.run.load import load_run
+
+        run = load_run(self.run)
+        with Terminal().task("decoding and judging", 1) as progress:
+            found = evaluate_run(run, self.data, self.split, on_bad_image=self.on_bad_image, on_progress=progress)
+        for reason in found.get("skipped", ()):
+            sys.stderr.write(f"jaxclf: skipped: {reason}\n")
+        beta = f"  F2 {found['f_beta']:.4f}" if "f_beta" in found else ""
+        skipped = f", {len(found['skipped'])} of them skipped" if "skipped" in found else ""
+        text = f"accuracy {found['accuracy']:.4f}{beta}  loss {found['loss']:.4f}  on {found['examples']}{skipped}"
+        print(json.dumps(found) if self.format == "json" else text)  # noqa: T201
+        return 0
 
 
-def _evaluate(run: str, data: str, split: str, format: str, on_bad_image: Literal["error", "skip"]) -> int:
-    from jaxclf.cli.terminal import Terminal
-    from jaxclf.run.evaluate import evaluate_run
-    from jaxclf.run.load import load_run
+@command
+class Export:
+    """Write a run's classifier to one file: network, classes, preprocessing and calibration, for any batch size.
 
-    with Terminal().task("decoding and judging", 1) as progress:
-        result = evaluate_run(load_run(run), data, split, on_bad_image=on_bad_image, on_progress=progress)
-    for reason in result.get("skipped", ()):
-        sys.stderr.write(f"jaxclf: skipped: {reason}\n")
-    if format == "json":
-        print(json.dumps(result))  # noqa: T201
-    else:
-        beta = f"  F2 {result['f_beta']:.4f}" if "f_beta" in result else ""
-        skipped = f", {len(result['skipped'])} of them skipped" if "skipped" in result else ""
-        print(  # noqa: T201
-            f"accuracy {result['accuracy']:.4f}{beta}  loss {result['loss']:.4f}  on {result['examples']}{skipped}"
-        )
-    return 0
+    Its probabilities are the run's. It is read by `jaxclf predict FILE IMAGES` and, in Python, by
+    jaxclf.load_exported("FILE").predict("cat.jpg"). For PyTorch, use `jaxclf weights export`.
 
+    Example: jaxclf export runs/photos photos.jaxclf
 
-def demo(out: str = "jaxclf-demo", seed: int = 0) -> Work:
-    """Draw cats and dogs, train a classifier on them, and show what it learned. Needs no data and no network.
-
-    Example: jaxclf demo --out /tmp/demo
-
-    Args:
-      out: folder for the drawings and the run; an earlier demo in it is replaced.
-      seed: of the drawings and of the training.
+    Attributes:
+      run: the RUN folder.
+      file: the file to write.
+      platforms: where it shall run; none of them needs to be here.
+      overwrite: replace FILE.
     """
-    return functools.partial(_demo, out, seed)
+
+    run: RunArgument
+    file: FileArgument
+    platforms: tuple[Literal["cpu", "cuda", "tpu", "rocm"], ...] = ("cpu", "cuda", "tpu")
+    overwrite: bool = False
+
+    def __call__(self) -> int:
+        from jaxclf.cli.terminal import Terminal
+        from jaxclf.inference.export import check_target, export_classifier
+        from jaxclf.run.load import load_run
+
+        if not self.platforms:
+            raise UsageError("platforms is empty; name some of cpu, cuda, tpu, rocm")
+        check_target(self.file, overwrite=self.overwrite)
+        run = load_run(self.run)
+        spec, temperature = run.spec, run.temperature
+        path = export_classifier(
+            self.file,
+            run.model,
+            run.variables,
+            preprocess=spec.preprocess,
+            classes=run.classes,
+            temperature=temperature,
+            multi_label=spec.multi_label,
+            threshold=spec.threshold,
+            platforms=self.platforms,
+            overwrite=self.overwrite,
+        )
+        calibration = f"calibrated with temperature {temperature:.3g}" if temperature != 1.0 else "not calibrated"
+        what = f"{spec.arch}, {len(run.classes)} classes, {spec.preprocess.image_size} px, {spec.precision}"
+        terminal = Terminal()
+        terminal.note(f"{what}, {calibration}, for {', '.join(self.platforms)}")
+        terminal.note(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+        return 0
 
 
-def _demo(out: str, seed: int) -> int:
-    from jaxclf.cli.demo import run_demo
-
-    return run_demo(Path(out), seed)
-
-
-def weights() -> Work:
+@command
+class Weights:
     """Weights by name and in files: list, show, convert, export. See `jaxclf weights --help`.
 
     Example: jaxclf weights list
     """
-    raise UsageError("weights needs one of list, show, convert, export; see `jaxclf weights --help`")
+
+    def __call__(self) -> int:
+        raise UsageError("weights needs one of list, show, convert, export; see `jaxclf weights --help`")
 
 
-def completion(shell: Annotated[Literal["bash", "zsh"], tyro.conf.Positional, positional("{bash,zsh}")], /) -> Work:
+@command
+class Completion:
     """Print a script for your shell, with which the tabulator key completes commands, flags and their values.
 
     Where bash-completion is installed, bash finds it by itself in ~/.local/share/bash-completion/completions/jaxclf.
@@ -100,28 +130,28 @@ def completion(shell: Annotated[Literal["bash", "zsh"], tyro.conf.Positional, po
 
     Example: jaxclf completion bash > jaxclf-completion.sh
 
-    Args:
+    Attributes:
       shell: the shell it is for.
     """
-    return functools.partial(_completion, shell)
 
+    shell: Annotated[Literal["bash", "zsh"], tyro.conf.Positional, tyro.conf.arg(metavar="{bash,zsh}")]
 
-def _completion(shell: str) -> int:
-    print(completion_script(shell, COMMANDS), end="")  # noqa: T201
-    return 0
+    def __call__(self) -> int:
+        print(completion_script(self.shell, COMMANDS), end="")  # noqa: T201
+        return 0
 
 
 COMMANDS: dict[str, Callable[..., Work]] = {
-    "fit": fit,
-    "find-lr": find_lr,
-    "sweep": sweep,
-    "evaluate": evaluate,
-    "predict": predict,
-    "export": export,
-    "check": check,
-    "cost": cost,
-    "report": report,
-    "weights": weights,
-    "demo": demo,
-    "completion": completion,
+    "fit": Fit,
+    "find-lr": FindLr,
+    "sweep": Sweep,
+    "evaluate": Evaluate,
+    "predict": Predict,
+    "export": Export,
+    "check": Check,
+    "cost": Cost,
+    "report": Report,
+    "weights": Weights,
+    "demo": Demo,
+    "completion": Completion,
 }

@@ -1,7 +1,6 @@
 """`jaxclf completion bash|zsh`: a script that completes commands, flags and their values, without starting Python."""
 
 import dataclasses
-import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal
@@ -71,26 +70,26 @@ def _cases(words: Mapping[str, tuple[str, ...]], indent: str) -> str:
 
 
 def command_flags(command: Callable[..., Any]) -> dict[str, tuple[str, ...]]:
-    """Flag -> the values it can have, where these are few and known; by the command's signature.
+    """Flag -> the values it can have, where these are few and known; by the fields of the command.
 
-    >>> def fit(data: Annotated[str, tyro.conf.Positional], /, lr_rule: Literal["valley", "steep"], plan: bool): ...
-    >>> command_flags(fit)
+    >>> @dataclasses.dataclass
+    ... class Fit:
+    ...     data: Annotated[str, tyro.conf.Positional]
+    ...     lr_rule: Literal["valley", "steep"]
+    ...     plan: bool
+    >>> command_flags(Fit)
     {'--lr-rule': ('valley', 'steep'), '--plan': ()}
     """
-    return {f"--{name.replace('_', '-')}": _known_values(name, hint) for name, hint in _parameters(command)}
+    return {f"--{name.replace('_', '-')}": _known_values(name, hint) for name, hint in _fields(command)}
 
 
-def _parameters(command: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
+def _fields(command: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
     """(name, type) of what is a flag. A dataclass stands for its fields, as `Settings` does."""
-    hints = typing.get_type_hints(command, include_extras=True)
-    for name, parameter in inspect.signature(command).parameters.items():
-        hint = hints[name]
-        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY or tyro.conf.Positional in typing.get_args(hint):
-            continue
+    for name, hint in typing.get_type_hints(command, include_extras=True).items():
         bare = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
         if dataclasses.is_dataclass(bare):
             yield from typing.get_type_hints(bare).items()
-        else:
+        elif tyro.conf.Positional not in typing.get_args(hint):
             yield name, bare
 
 

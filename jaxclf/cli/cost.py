@@ -1,24 +1,15 @@
 """`jaxclf cost`: what training a network would need, without data, weights or the device it would run on."""
 
-import functools
 import json
 from typing import Any, Literal
 
-from jaxclf.cli.arguments import UsageError, Work
+from jaxclf.cli.arguments import UsageError, command, wrong_usage
 
 FORMAT_VERSION = 1
 
 
-def cost(
-    arch: str = "resnet34",
-    image_size: int = 224,
-    batch_size: int = 64,
-    head: Literal["linear", "concat"] = "linear",
-    num_classes: int = 2,
-    precision: Literal["float32", "bfloat16"] = "float32",
-    optimizer: Literal["sgd", "adamw"] = "sgd",
-    format: Literal["table", "json"] = "table",
-) -> Work:
+@command
+class Cost:
     """Parameters, memory and FLOPs of a train step, for everything that can be frozen. Nothing is trained or run.
 
     Memory is an estimate from shapes: what the backward pass needs at least, and what it would need if the compiler
@@ -26,7 +17,7 @@ def cost(
 
     Example: jaxclf cost --arch resnet50 --batch-size 128 --precision bfloat16
 
-    Args:
+    Attributes:
       arch: architecture, for example resnet18.
       image_size: side of the square input, in pixels.
       batch_size: pictures per step.
@@ -36,35 +27,38 @@ def cost(
       optimizer: "sgd" (Nesterov momentum) or "adamw".
       format: how to print; json has bytes and FLOPs as whole numbers.
     """
-    choices = {"head": head, "num_classes": num_classes, "precision": precision, "optimizer": optimizer}
-    return functools.partial(
-        _cost, {"arch": arch, "image_size": image_size, "batch_size": batch_size, **choices}, format
-    )
 
+    arch: str = "resnet34"
+    image_size: int = 224
+    batch_size: int = 64
+    head: Literal["linear", "concat"] = "linear"
+    num_classes: int = 2
+    precision: Literal["float32", "bfloat16"] = "float32"
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    format: Literal["table", "json"] = "table"
 
-def _cost(choices: dict[str, Any], format: str) -> int:
-    import jax.numpy as jnp
+    def __call__(self) -> int:
+        import jax.numpy as jnp
 
-    from jaxclf.models import create_classifier
-    from jaxclf.training.cost import forward_flops, freezing_costs
+        from jaxclf.models import create_classifier
+        from jaxclf.training.cost import forward_flops, freezing_costs
 
-    if choices["num_classes"] < 1:
-        raise UsageError(f"num_classes={choices['num_classes']} must be at least 1")
-    try:
-        dtype = jnp.dtype(choices["precision"])
-        model = create_classifier(choices["arch"], choices["num_classes"], head=choices["head"], dtype=dtype)
-        sizes = {name: choices[name] for name in ("image_size", "batch_size")}
-        rows = freezing_costs(model, **sizes, optimizer=choices["optimizer"])
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    per_picture = forward_flops(model, image_size=choices["image_size"])
-    if format == "json":
-        steps = [{**row._asdict(), "relative_flops": row.flops / rows[0].flops} for row in rows]
-        content = {"format_version": FORMAT_VERSION, **choices, "inference_flops": per_picture, "steps": steps}
-        print(json.dumps(content, indent=1))  # noqa: T201
-    else:
-        _show(choices, rows, per_picture)
-    return 0
+        if self.num_classes < 1:
+            raise UsageError(f"num_classes={self.num_classes} must be at least 1")
+        size, batch_size = self.image_size, self.batch_size
+        with wrong_usage():
+            dtype = jnp.dtype(self.precision)
+            model = create_classifier(self.arch, self.num_classes, head=self.head, dtype=dtype)
+            rows = freezing_costs(model, image_size=size, batch_size=batch_size, optimizer=self.optimizer)
+        per_picture = forward_flops(model, image_size=size)
+        if self.format == "json":
+            steps = [{**row._asdict(), "relative_flops": row.flops / rows[0].flops} for row in rows]
+            choices = {name: value for name, value in vars(self).items() if name != "format"}
+            content = {"format_version": FORMAT_VERSION, **choices, "inference_flops": per_picture, "steps": steps}
+            print(json.dumps(content, indent=1))  # noqa: T201
+        else:
+            _show(vars(self), rows, per_picture)
+        return 0
 
 
 def _show(choices: dict[str, Any], rows: Any, per_picture: int) -> None:

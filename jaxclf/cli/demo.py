@@ -5,14 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxclf.cli.report import make_report
-from jaxclf.cli.terminal import Terminal
+from jaxclf.cli.arguments import command
 from jaxclf.config import Recipe, Settings
-from jaxclf.data.demo.folder import write_drawings
-from jaxclf.metrics import Predictions, confusion_matrix
-from jaxclf.run.folder import PREDICTIONS, check_out
-from jaxclf.run.recipes import eight_steps
-from jaxclf.run.run import run_recipe
 
 NUM_TRAIN, NUM_VALID = 1000, 200
 
@@ -23,6 +17,8 @@ def demo_recipe(seed: int) -> Recipe:
     Drawings look little like the photos of the weights, so all layers learn at one rate, a bold one, in one cycle of 7
     epochs.
     """
+    from jaxclf.run.recipes import eight_steps
+
     settings = Settings(
         arch="resnet10t", weights="tiny-imagenet", image_size=64, batch_size=32, seed=seed, lr_rule="minimum"
     )
@@ -31,23 +27,41 @@ def demo_recipe(seed: int) -> Recipe:
     return dataclasses.replace(recipe, phases=phases)
 
 
-def run_demo(out: Path, seed: int) -> int:
-    """Draws, trains, prints; everything it writes is below `out`. Returns the exit code."""
-    terminal = Terminal()
-    run = out / "run"
-    check_out(run, overwrite=True)
-    with terminal.task("drawing", NUM_TRAIN + NUM_VALID) as progress:
-        data = out / f"drawings-{seed}"
-        write_drawings(data, num_train=NUM_TRAIN, num_valid=NUM_VALID, seed=seed, on_progress=progress)
-    terminal.note(f"drawings of cats and dogs: {data}")
-    summary = run_recipe(data, run, demo_recipe(seed), overwrite=True, observer=terminal)
-    with np.load(run / PREDICTIONS, allow_pickle=False) as saved:
-        predictions = Predictions(saved["logits"], saved["labels"], saved["index"])
-    terminal.show_summary(summary)
-    make_report(run, data, terminal)
-    terminal.show_confusion(confusion_matrix(predictions), tuple(summary["classes"]))
-    terminal.show_files(run)
-    example = data / "valid" / "cat"
-    terminal.note(f"look at it: {run / 'report.html'} opens in any browser")
-    terminal.note(f"try it: jaxclf predict {run} {example}")
-    return 0
+@command
+class Demo:
+    """Draw cats and dogs, train a classifier on them, and show what it learned. Needs no data and no network.
+
+    Example: jaxclf demo --out /tmp/demo
+
+    Attributes:
+      out: folder for the drawings and the run; an earlier demo in it is replaced.
+      seed: of the drawings and of the training.
+    """
+
+    out: str = "jaxclf-demo"
+    seed: int = 0
+
+    def __call__(self) -> int:
+        from jaxclf.cli.report import make_report
+        from jaxclf.cli.terminal import Terminal
+        from jaxclf.data.demo.folder import write_drawings
+        from jaxclf.metrics import Predictions, confusion_matrix
+        from jaxclf.run.folder import PREDICTIONS, check_out
+        from jaxclf.run.run import run_recipe
+
+        terminal = Terminal()
+        run, data = Path(self.out) / "run", Path(self.out) / f"drawings-{self.seed}"
+        check_out(run, overwrite=True)
+        with terminal.task("drawing", NUM_TRAIN + NUM_VALID) as progress:
+            write_drawings(data, num_train=NUM_TRAIN, num_valid=NUM_VALID, seed=self.seed, on_progress=progress)
+        terminal.note(f"drawings of cats and dogs: {data}")
+        summary = run_recipe(data, run, demo_recipe(self.seed), overwrite=True, observer=terminal)
+        with np.load(run / PREDICTIONS, allow_pickle=False) as saved:
+            predictions = Predictions(saved["logits"], saved["labels"], saved["index"])
+        terminal.show_summary(summary)
+        make_report(run, data, terminal)
+        terminal.show_confusion(confusion_matrix(predictions), tuple(summary["classes"]))
+        terminal.show_files(run)
+        terminal.note(f"look at it: {run / 'report.html'} opens in any browser")
+        terminal.note(f"try it: jaxclf predict {run} {data / 'valid' / 'cat'}")
+        return 0

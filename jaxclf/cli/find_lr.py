@@ -1,15 +1,12 @@
 """`jaxclf find-lr`: the learning-rate test on a folder of photos, as numbers and as a picture."""
 
-import dataclasses
-import functools
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from jaxclf.cli.arguments import DataArgument, UsageError, Work
-from jaxclf.cli.settings import SettingsFlags
+from jaxclf.cli.arguments import DataArgument, SettingsFlags, UsageError, check_arch, command
 from jaxclf.config import Settings
 
 #: What the command writes into its `out` folder.
@@ -17,18 +14,8 @@ CURVE, PICTURE = "lr_curve.json", "lr_curve.png"
 FORMAT_VERSION = 1
 
 
-def find_lr(
-    data: DataArgument,
-    /,
-    settings: SettingsFlags,
-    run: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None,
-    frozen: Literal["stem", "stage1", "stage2", "stage3", "stage4"] | None = None,
-    out: str | None = None,
-    low: float = 1e-6,
-    high: float = 10.0,
-    steps: int = 100,
-    rule: Literal["valley", "minimum", "steep", "slide"] = "valley",
-) -> Work:
+@command
+class FindLr:
     """Find a learning rate: train for a few steps at a growing rate, and read off where the loss falls best.
 
     Nothing is kept of that training. The rate is the last layer group's: with pretrained weights the earlier groups
@@ -36,7 +23,7 @@ def find_lr(
 
     Example: jaxclf find-lr photos --arch resnet18 --weights none --image-size 96
 
-    Args:
+    Attributes:
       data: folder of photos, as for fit; its training part is used.
       run: start from this RUN's trained network, with the settings of the run.
       frozen: do not train the layers up to and including this one; none trains all.
@@ -47,59 +34,91 @@ def find_lr(
       steps: number of steps, at least 20.
       rule: the rule to follow where they disagree.
     """
-    return functools.partial(_find_lr, data, settings, run, frozen, out, low, high, steps, rule)
 
+    data: DataArgument
+    settings: SettingsFlags
+    run: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None
+    frozen: Literal["stem", "stage1", "stage2", "stage3", "stage4"] | None = None
+    out: str | None = None
+    low: float = 1e-6
+    high: float = 10.0
+    steps: int = 100
+    rule: Literal["valley", "minimum", "steep", "slide"] = "valley"
 
-def _find_lr(
-    data: str,
-    settings: Settings,
-    run_folder: str | None,
-    frozen: str | None,
-    out: str | None,
-    low: float,
-    high: float,
-    steps: int,
-    rule: str,
-) -> int:
-    from jaxclf.cli.terminal import Terminal
-    from jaxclf.config import frozen_prefix
-    from jaxclf.training import lr_finder
-    from jaxclf.training.lr_curve import growing_lrs
+    def __call__(self) -> int:
+        from jaxclf.cli.terminal import Terminal
+        from jaxclf.config import frozen_prefix
+        from jaxclf.training import lr_finder
+        from jaxclf.training.lr_curve import growing_lrs
 
-    try:
-        growing_lrs(low, high, steps)
-    except ValueError as error:
-        raise UsageError(str(error).replace("num_steps", "steps")) from error
-    if run_folder is not None and settings != Settings():
-        raise UsageError(f"run {run_folder} brings its own settings; leave the other flags away, or --run")
-    terminal = Terminal()
-    folder = check_folder(data, Path(out or run_folder or "find-lr"))
-    model, variables, loader, settings = _start(data, settings, run_folder, terminal)
-    with terminal.task("finding the rate", steps) as advance:
-        curve = lr_finder.find_lr(
-            model,
-            variables,
-            loader,
-            lrs=_ratios(settings),
-            frozen=frozen_prefix(frozen),
-            low=low,
-            high=high,
-            num_steps=steps,
-            settings=settings,
-            on_step=lambda progress: advance(progress.step, progress.num_steps),
-        )
-    found = lr_finder.suggestions(curve)
-    origin = {"data": data, "run": run_folder, "frozen": frozen, "settings": settings_only(settings)}
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_curve(folder / CURVE, curve, found, rule, origin)
-    _write_picture(folder / PICTURE, curve, found)
-    _show(terminal, curve, found, rule)
-    for name in (CURVE, PICTURE):
-        terminal.note(f"wrote {folder / name}")
-    return 0
+        try:
+            growing_lrs(self.low, self.high, self.steps)
+        except ValueError as error:
+            raise UsageError(str(error).replace("num_steps", "steps")) from error
+        if self.run is not None and self.settings != Settings():
+            raise UsageError(f"run {self.run} brings its own settings; leave the other flags away, or --run")
+        terminal = Terminal()
+        folder = check_folder(self.data, Path(self.out or self.run or "find-lr"))
+        model, variables, loader, settings = self._start(terminal)
+        with terminal.task("finding the rate", self.steps) as advance:
+            curve = lr_finder.find_lr(
+                model,
+                variables,
+                loader,
+                lrs=_ratios(settings),
+                frozen=frozen_prefix(self.frozen),
+                low=self.low,
+                high=self.high,
+                num_steps=self.steps,
+                settings=settings,
+                on_step=lambda progress: advance(progress.step, progress.num_steps),
+            )
+        found = lr_finder.suggestions(curve)
+        self._write(folder, curve, found, settings)
+        _show(terminal, curve, found, self.rule)
+        for name in (CURVE, PICTURE):
+            terminal.note(f"wrote {folder / name}")
+        return 0
+
+    def _start(self, terminal: Any) -> tuple[Any, Any, Any, Settings]:
+        """Network, variables, training loader and settings: as `fit` would start, or as the run ended."""
+        from jaxclf.data.splits import open_data
+        from jaxclf.run.load import load_run
+        from jaxclf.run.prepare import prepare
+
+        if self.run is None:
+            settings = self.settings
+            check_arch(settings.arch)
+            prepared = prepare(self.data, settings, terminal)
+            source, spec = prepared.splits.train, prepared.spec
+            model, variables = spec.create(), prepared.initial_variables(settings.seed)
+        else:
+            run = load_run(self.run)
+            settings, spec, model, variables = run.recipe.settings, run.spec, run.model, run.variables
+            fraction, seed = settings.valid_fraction, settings.seed
+            source = open_data(self.data, valid_fraction=fraction, seed=seed, classes=run.classes).train
+            terminal.note(f"{spec.arch} as trained in {self.run}, on {len(source)} training pictures")
+        return model, variables, decoded(source, settings, spec.preprocess, terminal, train=True), settings
+
+    def _write(self, folder: Path, curve: Any, found: Any, settings: Settings) -> None:
+        from jaxclf.plots import plot_lr_curve
+
+        content = {
+            "format_version": FORMAT_VERSION,
+            "rule": self.rule,
+            "suggestions": {name: {"lr": s.lr, "reason": s.reason} for name, s in found.items()},
+            **{name: value.tolist() if hasattr(value, "tolist") else value for name, value in curve._asdict().items()},
+            "data": self.data,
+            "run": self.run,
+            "frozen": self.frozen,
+            "settings": vars(settings),
+        }
+        ax = plot_lr_curve(curve, suggestions={name: suggestion.lr for name, suggestion in found.items()})
+        write_results(folder, {CURVE: content}, {PICTURE: ax})
 
 
 def check_folder(data: str, folder: Path) -> Path:
+    """Raises ValueError if results cannot be written to the folder."""
     from jaxclf.run.prepare import check_outside
 
     if folder.exists() and not folder.is_dir():
@@ -108,39 +127,28 @@ def check_folder(data: str, folder: Path) -> Path:
     return folder
 
 
-def _start(data: str, settings: Settings, run_folder: str | None, terminal: Any) -> tuple[Any, Any, Any, Settings]:
-    """Network, variables, training loader and settings: as `fit` would start, or as the run ended."""
-    from jaxclf.data.loader import Loader
-    from jaxclf.data.splits import open_data
-    from jaxclf.models import get_config
-    from jaxclf.run.load import load_run
-    from jaxclf.run.prepare import prepare
+def decoded(source: Any, settings: Settings, preprocess: Any, terminal: Any, **options: Any) -> Any:
+    """A `loader_for` of what can be read of a source, as the settings say; the rest is listed, or an error."""
+    from jaxclf.data.loader import loader_for
 
-    if run_folder is None:
-        try:
-            get_config(settings.arch)
-        except ValueError as error:
-            raise UsageError(str(error)) from error
-        prepared = prepare(data, settings, terminal)
-        source, spec = prepared.splits.train, prepared.spec
-        model, variables = spec.create(), prepared.initial_variables(settings.seed)
-    else:
-        run = load_run(run_folder)
-        settings, spec, model, variables = run.recipe.settings, run.spec, run.model, run.variables
-        splits = open_data(data, valid_fraction=settings.valid_fraction, seed=settings.seed, classes=run.classes)
-        source = splits.train
-        terminal.note(f"{spec.arch} as trained in {run_folder}, on {len(source)} training pictures")
-    loader = Loader(
-        source,
-        batch_size=settings.batch_size,
-        image_size=spec.preprocess.image_size,
-        train=True,
-        seed=settings.seed,
-        preprocess=spec.preprocess,
-    )
+    loader = loader_for(source, settings, preprocess, **options)
     with terminal.task("decoding", len(source)) as progress:
-        loader.fill_cache(progress)
-    return model, variables, loader, settings
+        bad = loader.fill_cache(progress, on_bad_image=settings.on_bad_image)
+    for picture in bad:
+        terminal.note(f"skipped: {picture.reason}")
+    return loader.without([picture.index for picture in bad])
+
+
+def write_results(folder: Path, contents: dict[str, Any], pictures: dict[str, Any]) -> None:
+    """Writes JSON files by their names, and the figures of axes, into a folder, which it makes."""
+    from jaxclf._files import write_atomic
+    from jaxclf.plots import save_figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        write_atomic(folder / name, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    for name, ax in pictures.items():
+        save_figure(ax.figure, folder / name)
 
 
 def _ratios(settings: Settings) -> tuple[float, ...]:
@@ -148,30 +156,6 @@ def _ratios(settings: Settings) -> tuple[float, ...]:
     from jaxclf.run.recipes import LIKE_IMAGENET
 
     return LIKE_IMAGENET if settings.weights != "none" else (1.0, 1.0, 1.0)
-
-
-def settings_only(settings: Settings) -> dict[str, Any]:
-    return {field.name: getattr(settings, field.name) for field in dataclasses.fields(Settings)}
-
-
-def _write_curve(path: Path, curve: Any, found: Any, rule: str, origin: dict[str, Any]) -> None:
-    from jaxclf._files import write_atomic
-
-    content = {
-        "format_version": FORMAT_VERSION,
-        "rule": rule,
-        "suggestions": {name: {"lr": s.lr, "reason": s.reason} for name, s in found.items()},
-        **{name: value.tolist() if hasattr(value, "tolist") else value for name, value in curve._asdict().items()},
-        **origin,
-    }
-    write_atomic(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
-def _write_picture(path: Path, curve: Any, found: Any) -> None:
-    from jaxclf.plots import plot_lr_curve, save_figure
-
-    ax: Any = plot_lr_curve(curve, suggestions={name: suggestion.lr for name, suggestion in found.items()})
-    save_figure(ax.figure, path)
 
 
 def _show(terminal: Any, curve: Any, found: Any, rule: str) -> None:

@@ -1,37 +1,16 @@
 """`jaxclf fit`: a recipe run from start to end, or on from where it was stopped."""
 
-import functools
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from jaxclf.cli.arguments import DataArgument, UsageError, Work
-from jaxclf.cli.settings import SettingsFlags
+from jaxclf.cli.arguments import DataArgument, SettingsFlags, UsageError, check_arch, command, wrong_usage
 from jaxclf.config import Recipe, Settings
 
 
-def fit(
-    data: DataArgument,
-    /,
-    out: str,
-    settings: SettingsFlags,
-    recipe: str = "eight-steps",
-    lr: float | None = None,
-    epochs: int | None = None,
-    like_imagenet: bool = False,
-    unlike_imagenet: bool = False,
-    sizes: Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT ..", help_behavior_hint="(default: none)")] = (),
-    plan: bool = False,
-    resume: bool = False,
-    checkpoint_every: float = 10.0,
-    devices: int | None = None,
-    distributed: bool = False,
-    coordinator: str | None = None,
-    num_processes: int | None = None,
-    process_id: int | None = None,
-    overwrite: bool = False,
-) -> Work:
+@command
+class Fit:
     """Train a classifier on photos, and write a RUN folder.
 
     DATA is a folder, or a zip of one, that holds train/CLASS/* and valid/CLASS/* (or val, validation), or just
@@ -44,7 +23,7 @@ def fit(
 
     Example: jaxclf fit photos --out runs/photos --arch resnet18 --weights none --image-size 96
 
-    Args:
+    Attributes:
       data: folder, zip or CSV of photos, or tfds:NAME.
       out: the RUN folder to make.
       recipe: "eight-steps" (the head from cached activations, with augmentation, then all layers), "fine-tune"
@@ -68,91 +47,126 @@ def fit(
       process_id: which of them this is, from 0.
       overwrite: replace a run that is already in RUN.
     """
-    if like_imagenet and unlike_imagenet:
-        raise UsageError("give one of --like-imagenet and --unlike-imagenet, not both")
-    options: dict[str, Any] = {"lr": lr, "epochs": epochs, "unlike_imagenet": unlike_imagenet}
-    if sizes and recipe != "progressive":
-        raise UsageError(f"sizes={sizes} are for the recipe 'progressive', not for {recipe!r}")
-    options |= {"sizes": sizes} if sizes else {}
-    if resume and overwrite:
-        raise UsageError("give one of --resume and --overwrite: one keeps the run that is there, the other does not")
-    if not checkpoint_every >= 0:
-        raise UsageError(f"checkpoint_every={checkpoint_every} minutes must not be negative")
-    if devices is not None and devices < 1:
-        raise UsageError(f"devices={devices} must be at least 1")
-    if coordinator is None and (num_processes is not None or process_id is not None):
-        raise UsageError("num_processes and process_id go with --coordinator HOST:PORT")
-    processes = (coordinator, num_processes, process_id) if distributed or coordinator is not None else None
-    keeping = {"overwrite": overwrite, "resume": resume, "checkpoint_every": checkpoint_every, "num_devices": devices}
-    return functools.partial(_fit, data, out, settings, recipe, options, plan, keeping, processes)
 
+    data: DataArgument
+    out: str
+    settings: SettingsFlags
+    recipe: str = "eight-steps"
+    lr: float | None = None
+    epochs: int | None = None
+    like_imagenet: bool = False
+    unlike_imagenet: bool = False
+    sizes: Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT ..", help_behavior_hint="(default: none)")] = ()
+    plan: bool = False
+    resume: bool = False
+    checkpoint_every: float = 10.0
+    devices: int | None = None
+    distributed: bool = False
+    coordinator: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+    overwrite: bool = False
 
-def _fit(
-    data: str,
-    out: str,
-    settings: Settings,
-    recipe_name: str,
-    options: dict[str, Any],
-    plan: bool,
-    keeping: dict[str, Any],
-    processes: tuple[str | None, int | None, int | None] | None,
-) -> int:
-    from jaxclf._jax import enable_determinism
-    from jaxclf.cli.report import make_report
-    from jaxclf.cli.terminal import Terminal
-    from jaxclf.data.splits import open_data
-    from jaxclf.run import processes as distributed
-    from jaxclf.run.folder import REPORT, SUMMARY
-    from jaxclf.run.observer import Observer, StopSignals
-    from jaxclf.run.resume import read_request
-    from jaxclf.run.run import run_recipe
-    from jaxclf.training.phase_costs import phase_costs
+    def __call__(self) -> int:
+        from jaxclf._jax import enable_determinism
+        from jaxclf.cli.terminal import Terminal
+        from jaxclf.run import processes
+        from jaxclf.run.observer import Observer
 
-    begun = read_request(Path(out)) if keeping["resume"] else None
-    no_flags = recipe_name == "eight-steps" and settings == Settings() and not any(options.values())
-    recipe = begun.recipe if begun is not None and no_flags else _recipe(recipe_name, settings, options)
-    if recipe.settings.deterministic:
-        enable_determinism()
-    if processes is not None:
-        distributed.initialize(*processes)
-    terminal = Terminal()
-    if plan:
-        splits = open_data(data, valid_fraction=recipe.settings.valid_fraction, seed=recipe.settings.seed)
-        num_classes = len(splits.train.classes)
-        costs = phase_costs(recipe, len(splits.train), num_classes, num_valid=len(splits.valid))
-        terminal.show_plan(recipe, costs)
-        return 0
-    finished = keeping["resume"] and (Path(out) / SUMMARY).is_file() and (Path(out) / REPORT).is_file()
-    with StopSignals() as stop:
-        observer = terminal if processes is None or distributed.is_writer() else Observer()
-        summary = run_recipe(data, out, recipe, stop=stop, observer=observer, **keeping)
-        if observer is not terminal:
-            return 0
-        terminal.show_summary(summary)
-        if finished:
-            return 0
-        make_report(out, data, terminal, apart=processes is not None)
-    terminal.show_files(out)
-    return 0
+        self._check()
+        recipe = self._recipe()
+        if recipe.settings.deterministic:
+            enable_determinism()
+        if self._several:
+            processes.initialize(self.coordinator, self.num_processes, self.process_id)
+        if self.plan:
+            return self._show_plan(recipe)
+        return self._train(recipe, Terminal() if not self._several or processes.is_writer() else Observer())
 
+    def _check(self) -> None:
+        if self.like_imagenet and self.unlike_imagenet:
+            raise UsageError("give one of --like-imagenet and --unlike-imagenet, not both")
+        if self.sizes and self.recipe != "progressive":
+            raise UsageError(f"sizes={self.sizes} are for the recipe 'progressive', not for {self.recipe!r}")
+        if self.resume and self.overwrite:
+            raise UsageError("give one of --resume and --overwrite: one keeps the run that is there, one does not")
+        if not self.checkpoint_every >= 0:
+            raise UsageError(f"checkpoint_every={self.checkpoint_every} minutes must not be negative")
+        if self.devices is not None and self.devices < 1:
+            raise UsageError(f"devices={self.devices} must be at least 1")
+        if self.coordinator is None and (self.num_processes is not None or self.process_id is not None):
+            raise UsageError("num_processes and process_id go with --coordinator HOST:PORT")
 
-def _recipe(name: str, settings: Settings, options: dict[str, Any]) -> Recipe:
-    from jaxclf.config import from_json
-    from jaxclf.models import get_config
-    from jaxclf.run.recipes import RECIPES
+    @property
+    def _several(self) -> bool:
+        """Whether this is one of several processes."""
+        return self.distributed or self.coordinator is not None
 
-    if name in RECIPES:
+    @property
+    def _options(self) -> dict[str, Any]:
+        """What a recipe by name takes beside the settings."""
+        options: dict[str, Any] = {"lr": self.lr, "epochs": self.epochs, "unlike_imagenet": self.unlike_imagenet}
+        return options | ({"sizes": self.sizes} if self.sizes else {})
+
+    def _recipe(self) -> Recipe:
+        from jaxclf.config import from_json
+        from jaxclf.run.recipes import RECIPES
+        from jaxclf.run.resume import read_request
+
+        typed = [value for value in self._options.values() if value is not None and value is not False]
+        flags = bool(typed) or self.settings != Settings()
+        begun = read_request(Path(self.out)) if self.resume else None
+        if begun is not None and self.recipe == "eight-steps" and not flags:
+            return begun.recipe
+        if self.recipe in RECIPES:
+            check_arch(self.settings.arch)
+            with wrong_usage():
+                return RECIPES[self.recipe](self.settings, **self._options)
+        path = Path(self.recipe)
+        if not path.is_file():
+            raise UsageError(f"recipe={self.recipe!r} is neither a file nor one of {', '.join(RECIPES)}")
+        if flags:
+            raise UsageError(f"recipe {path} brings its own settings and phases; edit the file instead of giving flags")
         try:
-            get_config(settings.arch)
-            return RECIPES[name](settings, **options)
+            return from_json(Recipe, path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise UsageError(str(error)) from error
-    path = Path(name)
-    if not path.is_file():
-        raise UsageError(f"recipe={name!r} is neither a file nor one of {', '.join(RECIPES)}")
-    if any(options.values()) or settings != Settings():
-        raise UsageError(f"recipe {path} brings its own settings and phases; edit the file instead of giving flags")
-    try:
-        return from_json(Recipe, path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"recipe {path}: {error}") from error
+            raise ValueError(f"recipe {path}: {error}") from error
+
+    def _show_plan(self, recipe: Recipe) -> int:
+        from jaxclf.cli.terminal import Terminal
+        from jaxclf.data.splits import open_data
+        from jaxclf.training.phase_costs import phase_costs
+
+        splits = open_data(self.data, valid_fraction=recipe.settings.valid_fraction, seed=recipe.settings.seed)
+        costs = phase_costs(recipe, len(splits.train), len(splits.train.classes), num_valid=len(splits.valid))
+        Terminal().show_plan(recipe, costs)
+        return 0
+
+    def _train(self, recipe: Recipe, observer: Any) -> int:
+        from jaxclf.cli.report import make_report
+        from jaxclf.cli.terminal import Terminal
+        from jaxclf.run.folder import REPORT, SUMMARY
+        from jaxclf.run.observer import StopSignals
+        from jaxclf.run.run import run_recipe
+
+        finished = self.resume and (Path(self.out) / SUMMARY).is_file() and (Path(self.out) / REPORT).is_file()
+        with StopSignals() as stop:
+            summary = run_recipe(
+                self.data,
+                self.out,
+                recipe,
+                overwrite=self.overwrite,
+                resume=self.resume,
+                checkpoint_every=self.checkpoint_every,
+                num_devices=self.devices,
+                stop=stop,
+                observer=observer,
+            )
+            if not isinstance(observer, Terminal):
+                return 0
+            observer.show_summary(summary)
+            if finished:
+                return 0
+            make_report(self.out, self.data, observer, apart=self._several)
+        observer.show_files(self.out)
+        return 0

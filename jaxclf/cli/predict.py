@@ -1,18 +1,21 @@
 """`jaxclf predict`: class and probability of any number of photos, batch by batch, in constant memory."""
 
-import contextlib
 import csv
-import functools
+import glob
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import tyro
 
-from jaxclf.cli.arguments import UsageError, Work, positional
+from jaxclf._progress import OnProgress, silent
+from jaxclf.cli.arguments import RunArgument, UsageError, command
+from jaxclf.data.folders import ImageBytes, is_image_name, open_tree
+from jaxclf.run.observer import Observer
 
 if TYPE_CHECKING:
     from jaxclf.inference.decision import Prediction
@@ -25,16 +28,8 @@ BATCH_SIZE = 32
 NUM_VIEWS = 4
 
 
-def predict(
-    run: Annotated[str, tyro.conf.Positional, positional("RUN")],
-    images: Annotated[
-        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES", help_behavior_hint="(required)")
-    ],
-    /,
-    top: int = 1,
-    tta: bool = False,
-    format: Literal["table", "json", "csv"] = "table",
-) -> Work:
+@command
+class Predict:
     """Class and probability of photos. Any number of them takes no more memory than a few.
 
     Probabilities are calibrated where the run fit a temperature. Photos that cannot be read are reported and skipped,
@@ -42,7 +37,7 @@ def predict(
 
     Example: jaxclf predict runs/photos cat.jpg 'holiday/**/*.jpg' --top 3 --format csv
 
-    Args:
+    Attributes:
       run: the RUN folder, or a file from `jaxclf export`.
       images: files; folders and zips, which are searched for pictures; patterns in quotes, where ** is any number of
         folders.
@@ -50,31 +45,73 @@ def predict(
       tta: judge each photo by the mean over itself and four augmented views of it, drawn as in the run's training.
       format: how to print. Each photo is printed when its batch is done, in all three.
     """
-    return functools.partial(_predict, run, images, top, tta, format)
+
+    run: RunArgument
+    images: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES", help_behavior_hint="(required)")
+    ]
+    top: int = 1
+    tta: bool = False
+    format: Literal["table", "json", "csv"] = "table"
+
+    def __call__(self) -> int:
+        if not self.images:
+            raise UsageError("no images were given; name files or folders after RUN")
+        if self.top < 1:
+            raise UsageError(f"top={self.top} must be at least 1")
+        pictures = find_pictures(self.images)
+        judge = open_judge(self.run, tta=self.tta)
+        bad: list[str] = []
+
+        def on_bad(reason: str) -> None:
+            bad.append(reason)
+            sys.stderr.write(f"jaxclf: skipped: {reason}\n")
+
+        with _observer().task("predicting", len(pictures)) as progress:
+            judged = judge_pictures(judge, pictures, on_bad=on_bad, on_progress=progress)
+            WRITERS[self.format]((name, found.label, _best(judge.classes, found, self.top)) for name, found in judged)
+        if bad:
+            raise ValueError(f"{len(bad)} of {len(pictures)} files could not be read (listed above)")
+        return 0
 
 
-def _predict(run: str, images: tuple[str, ...], top: int, tta: bool, format: str) -> int:
-    from jaxclf.cli.pictures import find_pictures
+def find_pictures(images: Iterable[str]) -> list[Path | ImageBytes]:
+    """What is to be read, in the order it was named; folders, zips and patterns each sorted by path.
 
-    if not images:
-        raise UsageError("no images were given; name files or folders after RUN")
-    if top < 1:
-        raise UsageError(f"top={top} must be at least 1")
-    pictures = find_pictures(images)
-    judge = open_judge(run, tta=tta)
-    failed = 0
+    A name is taken as it is when a file or folder of that name exists; otherwise `*`, `?`, `[..]` and `**` (any number
+    of folders) make it a pattern, which matches files whose ending is a picture's. A file that is named itself need not
+    exist: reading it says so.
 
-    def bad(reason: str) -> None:
-        nonlocal failed
-        failed += 1
-        sys.stderr.write(f"jaxclf: skipped: {reason}\n")
+    Raises:
+      ValueError: naming the folder, zip or pattern that holds or matches no pictures.
+    """
+    found: list[Path | ImageBytes] = []
+    for name in images:
+        pictures = _named(name)
+        if not pictures:
+            raise ValueError(_nothing(name))
+        found += pictures
+    return found
 
-    with _progress(len(pictures)) as advance:
-        judged = judge_pictures(judge, pictures, on_bad=bad, on_progress=advance)
-        WRITERS[format]((name, found.label, _best(judge.classes, found, top)) for name, found in judged)
-    if failed:
-        raise ValueError(f"{failed} of {len(pictures)} files could not be read (listed above)")
-    return 0
+
+def _named(name: str) -> Sequence[Path | ImageBytes]:
+    path = Path(name)
+    if path.is_dir() or (path.is_file() and path.suffix.lower() == ".zip"):
+        tree = open_tree(path)
+        return [tree.image(inside) for inside in tree.pictures()]
+    if not path.exists() and glob.has_magic(name):
+        matches = map(Path, glob.iglob(name, recursive=True))
+        return sorted(match for match in matches if is_image_name(match.name) and match.is_file())
+    return [path]
+
+
+def _nothing(name: str) -> str:
+    path = Path(name)
+    if path.is_dir():
+        return f"folder {path} holds no pictures"
+    if path.exists():
+        return f"zip {path} holds no pictures"
+    return f"pattern {name!r} matches no pictures"
 
 
 class Judge(NamedTuple):
@@ -162,7 +199,7 @@ def judge_pictures(
     pictures: Sequence[Any],
     *,
     on_bad: Callable[[str], None],
-    on_progress: Callable[[int], None] = lambda done: None,
+    on_progress: OnProgress = silent,
 ) -> Iterator[tuple[str, "Prediction"]]:
     """(name, prediction) of each picture that can be read, in order. One batch of pictures is in memory at a time.
 
@@ -170,7 +207,7 @@ def judge_pictures(
       judge: see `open_judge`.
       pictures: paths or encoded pictures.
       on_bad: called with the reason where a picture cannot be read.
-      on_progress: called with the number of pictures that are done, after each batch.
+      on_progress: called with (pictures done, in all), after each batch.
     """
     from jaxclf.data.cache import default_num_threads
 
@@ -179,7 +216,7 @@ def judge_pictures(
         for start in range(0, len(pictures), BATCH_SIZE):
             batch = pictures[start : start + BATCH_SIZE]
             yield from _judge_batch(judge, batch, start, rows, pool, on_bad)
-            on_progress(start + len(batch))
+            on_progress(start + len(batch), len(pictures))
             sys.stdout.flush()
 
 
@@ -213,20 +250,15 @@ def _judge_batch(
     return [(str(pictures[number]), one) for number, one in zip(numbers, found, strict=True)]
 
 
-@contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error, where that is a terminal and the results go elsewhere."""
+def _observer() -> Observer:
+    """Draws a bar on standard error, where that is a terminal and the results go elsewhere."""
     if not sys.stderr.isatty() or sys.stdout.isatty():
-        yield lambda done: None
-        return
+        return Observer()
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
-    # rich would send what is printed to standard output to the console of the bar.
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
-        task = bar.add_task("predicting", total=total)
-        yield lambda done: bar.update(task, completed=done)
+    from jaxclf.cli.terminal import Terminal
+
+    return Terminal(Console(stderr=True))
 
 
 #: File, its label (several with "|" between them), and (class, probability) of the most probable classes.

@@ -1,6 +1,5 @@
 """`jaxclf report RUN [DATA]`: the page of a finished run, made anew."""
 
-import functools
 import json
 import os
 import subprocess
@@ -10,47 +9,44 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from jaxclf.cli.arguments import RunArgument, Work, positional
+from jaxclf.cli.arguments import RunArgument, UsageError, command
 
 if TYPE_CHECKING:
     from jaxclf.cli.terminal import Terminal
-    from jaxclf.data.check.report import Report
+    from jaxclf.data.check import report as check_report
 
 #: A run's report checks its photos by itself up to so many: about 3 ms each and core, for photos of 500 pixels.
 MAX_CHECKED = 5000
 
 
-def report(
-    run: RunArgument,
-    data: Annotated[str | None, tyro.conf.Positional, positional("DATA")] = None,
-    /,
-    check: bool = False,
-) -> Work:
+@command
+class Report:
     """Write report.html of a finished run: figures, curves, mistakes. It opens from disk and needs no network.
 
     Example: jaxclf report runs/photos photos
 
-    Args:
+    Attributes:
       run: the RUN folder; its report.html is replaced.
       data: the photos that the run was trained on, as for fit; without them the report shows no pictures.
       check: also look at every photo of DATA, as `jaxclf check` does, and report what is wrong with it.
     """
-    return functools.partial(_report, run, data, check)
 
+    run: RunArgument
+    data: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = None
+    check: bool = False
 
-def _report(run: str, data: str | None, check: bool) -> int:
-    from jaxclf.cli.arguments import UsageError
-    from jaxclf.cli.terminal import Terminal
-    from jaxclf.report import write_report
+    def __call__(self) -> int:
+        from jaxclf.cli.terminal import Terminal
+        from jaxclf.report import write_report
 
-    if check and data is None:
-        raise UsageError("--check needs DATA: name it after RUN")
-    terminal = Terminal()
-    found = check_for_report(run, data, terminal) if check and data is not None else None
-    with terminal.task("writing the report", 1) as progress:
-        path = write_report(run, data=data, check=found, on_progress=progress)
-    terminal.note(f"wrote {path}")
-    return 0
+        if self.check and self.data is None:
+            raise UsageError("--check needs DATA: name it after RUN")
+        terminal = Terminal()
+        found = check_for_report(self.run, self.data, terminal) if self.check and self.data is not None else None
+        with terminal.task("writing the report", 1) as progress:
+            path = write_report(self.run, data=self.data, check=found, on_progress=progress)
+        terminal.note(f"wrote {path}")
+        return 0
 
 
 def make_report(
@@ -92,7 +88,7 @@ def make_report(
 
 def check_for_report(
     out: str | os.PathLike[str], data: str | os.PathLike[str], terminal: "Terminal", *, limit: int | None = None
-) -> "Report | None":
+) -> "check_report.Report | None":
     """Checks the photos and keeps what was found in the RUN, for later reports; None for more than `limit` photos."""
     from jaxclf._files import write_atomic
     from jaxclf.data.check.listing import list_data

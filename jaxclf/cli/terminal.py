@@ -78,6 +78,7 @@ class Terminal(Observer):
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
+            redirect_stdout=not self.console.stderr,  # else rich sends what is printed to standard output there, too
             disable=not self.console.is_terminal,
         )
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import difflib
-import functools
 import inspect
 import io
 import os
@@ -11,9 +10,9 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TextIO
+from typing import TextIO
 
-from jaxclf.cli.arguments import UsageError, Work, flowing
+from jaxclf.cli.arguments import UsageError, Work
 
 Commands = Mapping[str, Callable[..., Work]]
 #: The help's text is wrapped at this width, or at the terminal's.
@@ -28,7 +27,7 @@ def parse(commands: Commands, prog: str, description: str, arguments: Sequence[s
     """The work that a command line asks for; for `--help`, prints it and ends the process.
 
     Args:
-      commands: name -> function whose signature and docstring are the flags and the help.
+      commands: name -> the command, see `jaxclf.cli.arguments.command`.
       prog: what comes before the command's name.
       description: shown above the list of commands.
       arguments: what comes after `prog`.
@@ -40,8 +39,6 @@ def parse(commands: Commands, prog: str, description: str, arguments: Sequence[s
 
     if arguments[:1] in (["-h"], ["--help"]):
         commands = {name: _first_paragraph(command) for name, command in commands.items()}
-    elif arguments[:1] and arguments[0] in commands:
-        commands = {**commands, arguments[0]: _flowing(commands[arguments[0]])}
     printed, errors = _Captured(sys.stdout), _Captured(sys.stderr)
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors):
@@ -84,19 +81,6 @@ def _first_paragraph(command: Callable[..., Work]) -> Callable[[], Work]:
 
     short.__doc__ = inspect.cleandoc(command.__doc__ or "").split("\n\n")[0]
     return short
-
-
-def _flowing(command: Callable[..., Work]) -> Callable[..., Work]:
-    """The command, with a docstring that tyro's help shows without breaks in the middle of a line."""
-
-    @functools.wraps(command)
-    def same(*args: Any, **kwargs: Any) -> Work:
-        return command(*args, **kwargs)
-
-    same.__signature__ = inspect.signature(command)  # type: ignore[attr-defined]  # functions may have one
-    same.__doc__ = flowing(command.__doc__)
-    del same.__wrapped__  # or tyro would read the original's docstring
-    return same
 
 
 def wrap_help(text: str, width: int) -> str:

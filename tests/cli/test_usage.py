@@ -1,18 +1,18 @@
 """The help of every command, and what a mistyped command line is answered."""
 
-import inspect
 import itertools
 import re
 import shlex
+import typing
 
 import pytest
+import tyro
 from commands import run
 
 from jaxclf import cli
 from jaxclf.cli import commands, usage, weights
-from jaxclf.cli.arguments import UsageError
+from jaxclf.cli.arguments import UsageError, group_fields
 from jaxclf.cli.completion import command_flags
-from jaxclf.cli.settings import group_fields
 from jaxclf.config import Settings
 
 #: Name as typed -> function.
@@ -48,10 +48,8 @@ def test_every_help_has_types_defaults_and_an_example(name, width, monkeypatch, 
     assert f"Example: jaxclf {name}" in printed
     said = entries(printed)
     assert set(command_flags(COMMANDS[name])) <= set(said)
-    positional = [
-        parameter for parameter in inspect.signature(COMMANDS[name]).parameters.values()
-        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY
-    ]  # fmt: skip
+    hints = typing.get_type_hints(COMMANDS[name], include_extras=True)
+    positional = [hint for hint in hints.values() if tyro.conf.Positional in typing.get_args(hint)]
     assert len(said) >= len(command_flags(COMMANDS[name])) + len(positional)
     for flag, text in said.items():
         assert re.search(r"\((default: [^)]+|required)\)", text), f"{flag}: {text}"

@@ -15,8 +15,7 @@ import pytest
 from commands import fails, run
 
 from jaxclf.cli import predict as command
-from jaxclf.cli.pictures import find_pictures
-from jaxclf.cli.predict import BATCH_SIZE, Judge, judge_pictures, open_judge
+from jaxclf.cli.predict import BATCH_SIZE, Judge, Predict, find_pictures, judge_pictures, open_judge
 from jaxclf.config import Phase, Preprocess, Recipe, Settings
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ImageFiles
@@ -203,8 +202,9 @@ def test_thousands_of_files_take_the_memory_of_two_batches():
         most = max(most, len(alive))
         return (pixels,)
 
-    def progress(count):
+    def progress(count, total):
         nonlocal done
+        assert total == 2000
         done = count
 
     stream = judge_pictures(fake_judge(read), range(2000), on_bad=pytest.fail, on_progress=progress)
@@ -241,7 +241,7 @@ def test_results_are_flushed_batch_by_batch_and_never_mix_with_the_bar(format, m
     monkeypatch.setattr(sys, "stderr", bar)
     judge = fake_judge(lambda picture: (np.full((8, 8, 3), 255, np.uint8),))
     monkeypatch.setattr(command, "open_judge", lambda run, tta: judge)
-    assert command._predict("run", tuple(f"{number}.png" for number in range(3 * BATCH_SIZE)), 1, False, format) == 0
+    assert Predict("run", tuple(f"{number}.png" for number in range(3 * BATCH_SIZE)), format=format)() == 0
     seen = [text.count(".png") for text in out.flushed]
     assert [count for count in dict.fromkeys(seen) if count] == [BATCH_SIZE, 2 * BATCH_SIZE, 3 * BATCH_SIZE]
     assert "predicting" in bar.getvalue() or "96" in bar.getvalue()
@@ -256,6 +256,6 @@ def test_no_bar_without_a_terminal(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(sys, "stdout", out)
             patch.setattr(sys, "stderr", error)
-            with command._progress(10) as advance:
-                advance(5)
+            with command._observer().task("predicting", 10) as advance:
+                advance(5, 10)
         assert out.getvalue() == error.getvalue() == ""
