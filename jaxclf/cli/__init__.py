@@ -1,8 +1,11 @@
 """The command line: `jaxclf COMMAND ...`."""
 
+import importlib.metadata
+import platform
 import sys
 from collections.abc import Sequence
 
+import jaxclf
 from jaxclf.run import processes as distributed
 from jaxclf.run.observer import Interrupted, StopSignals
 
@@ -10,7 +13,8 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 DESCRIPTION = (
     "Fine-tune an ImageNet-pretrained ResNet on your own photos, in JAX. `jaxclf COMMAND --help` shows the flags of a "
-    "command and an example. Every command takes --debug, which shows the traceback of an error.\n\n"
+    "command and an example. Every command takes --debug, which shows the traceback of an error. `jaxclf --version` "
+    "names the versions of jaxclf and of what it computes with.\n\n"
     "Example: jaxclf fit photos --out runs/photos"
 )
 
@@ -22,6 +26,9 @@ def main(argv: Sequence[str] | None = None) -> None:
       argv: arguments without the program's name; `None` takes the process's own.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments == ["--version"]:
+        print(version())  # noqa: T201
+        sys.exit(0)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
@@ -29,6 +36,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             _run(arguments, debug)
     except Interrupted as error:
         _fail(str(error), 128 + error.signum, debug)
+
+
+def version() -> str:
+    """The versions that a report of a fault should name. Nothing is imported for it."""
+    packages = [f"{name} {importlib.metadata.version(name)}" for name in ("jax", "jaxlib", "flax")]
+    return f"jaxclf {jaxclf.__version__} ({', '.join(packages)}, python {platform.python_version()})"
 
 
 def _run(arguments: list[str], debug: bool) -> None:

@@ -17,7 +17,7 @@ _jaxclf() {
     command="$command ${COMP_WORDS[2]}"
   fi
   if [[ $COMP_CWORD -eq 1 ]]; then
-    offered="@COMMANDS@ --help"
+    offered="@COMMANDS@ --help --version"
   else
     case "$command $prev" in
 @VALUES@

@@ -6,7 +6,7 @@ from typing import Any
 from jaxclf._progress import OnProgress
 from jaxclf.data.cache import OnBadImage
 from jaxclf.data.devices import all_devices
-from jaxclf.data.loader import Loader
+from jaxclf.data.loader import loader_for
 from jaxclf.data.sources import DataSource, fingerprint
 from jaxclf.data.splits import open_data, open_parts
 from jaxclf.inference.predict import predict
@@ -65,14 +65,9 @@ def evaluate_run(
     """
     source, sentence = evaluation_source(run, data, split)
     check_labels(run.recipe.settings, source)
-    loader = Loader(
-        source,
-        batch_size=run.recipe.settings.batch_size,
-        image_size=run.spec.preprocess.image_size,
-        train=False,
-        preprocess=run.spec.preprocess,
-        mesh=all_devices(run.recipe.settings.batch_size),
-    )
+    settings = run.recipe.settings
+    mesh = all_devices(settings.batch_size)
+    loader = loader_for(source, settings, run.spec.preprocess, train=False, mesh=mesh)
     advance = on_progress or (lambda done, total: None)
     count = len(source)
     bad = loader.fill_cache(lambda done, _: advance(done, 2 * count), on_bad_image=on_bad_image)

@@ -6,10 +6,15 @@ import json
 import subprocess
 import sys
 
+import flax
+import jax
+import jaxlib
 import numpy as np
 import pytest
 from commands import FAST, fails, run, snapshot
 from conftest import write_class_folders
+
+import jaxclf
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +231,7 @@ def test_recipe_from_a_file(trained, photos, tmp_path, capsys):
         tmp_path / "b",
         "--recipe",
         tmp_path / "bad.json",
-        mentions=["bad.json", "arch=1"],
+        mentions=["bad.json", "unknown field arch"],
     )
 
 
@@ -240,6 +245,23 @@ def test_help_explains_itself(command, capsys):
 def test_python_dash_m(tmp_path):
     done = subprocess.run([sys.executable, "-m", "jaxclf", "--help"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "demo" in done.stdout
+
+
+def test_version_names_what_computes_and_imports_none_of_it(capsys):
+    code = (
+        "import sys; from jaxclf.cli import main\n"
+        "try: main(['--version'])\n"
+        "except SystemExit as end: print(end.code, [name for name in ('jax', 'flax', 'tyro') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    first, second = done.stdout.splitlines()
+    python = ".".join(map(str, sys.version_info[:3]))
+    assert first == (
+        f"jaxclf {jaxclf.__version__} (jax {jax.__version__}, jaxlib {jaxlib.__version__}, flax {flax.__version__}, "
+        f"python {python})"
+    )
+    assert second == "0 []" and done.stderr == ""
+    assert run("--version") == 0 and capsys.readouterr().out == first + "\n"
 
 
 @pytest.mark.slow

@@ -30,7 +30,8 @@ WORDS = {
     "predict --top": "--top",
     "fit photos --out ": "",
     "fit ": "",
-    "": f"{' '.join(COMMANDS)} --help",
+    "--v": "--version",
+    "": f"{' '.join(COMMANDS)} --help --version",
 }
 
 

@@ -18,7 +18,8 @@ def small(monkeypatch):
     def short(seed):
         full = recipe(seed)
         phases = tuple(dataclasses.replace(phase, num_cycles=1, cycle_epochs=1) for phase in full.phases)
-        return dataclasses.replace(full, image_size=32, batch_size=8, phases=phases)
+        settings = dataclasses.replace(full.settings, image_size=32, batch_size=8)
+        return dataclasses.replace(full, settings=settings, phases=phases)
 
     monkeypatch.setattr(demo, "demo_recipe", short)
     monkeypatch.setattr(lr_finder, "FINDER_STEPS", (20, 20))

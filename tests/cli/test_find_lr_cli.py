@@ -1,6 +1,7 @@
 """`jaxclf find-lr`: what it prints and writes, and how it fails."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -79,8 +80,34 @@ def test_from_a_run_with_a_frozen_body(photos, tmp_path, capsys, monkeypatch):
     trained = load_run(out)
     for ours, theirs in zip(jax.tree.leaves(variables), jax.tree.leaves(trained.variables), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert loader.batch_size == 8 and options["settings"] == trained.recipe and options["frozen"] == MODULES[:5]
+    assert (
+        loader.batch_size == 8 and options["settings"] == trained.recipe.settings and options["frozen"] == MODULES[:5]
+    )
     fails(capsys, "find-lr", photos, "--run", out, "--seed", "1", mentions=["brings its own settings"], code=2)
+
+
+def test_settings_of_the_data_reach_the_loader(photos, tmp_path, capsys, monkeypatch):
+    """--cache, --sampling and --on-bad-image, from flags and from a run alike."""
+    seen = []
+
+    def find_lr(model, variables, loader, **options):
+        seen.append(loader)
+        raise ValueError("enough seen")
+
+    monkeypatch.setattr(lr_finder, "find_lr", find_lr)
+    shutil.copytree(photos, tmp_path / "photos")
+    bad = sorted((tmp_path / "photos" / "train" / "red").iterdir())[3]
+    bad.write_bytes(b"nothing")
+    flags = ["--cache", "none", "--sampling", "balanced"]
+    command = ["find-lr", tmp_path / "photos", "--out", tmp_path / "out", *NET, *flags]
+    fails(capsys, *command, mentions=[bad.name])
+    assert seen == []
+    assert run(*command, "--on-bad-image", "skip") == 1
+    captured = capsys.readouterr()
+    assert "skipped: " in captured.out and bad.name in captured.out and "enough seen" in captured.err
+    (loader,) = seen
+    assert loader.cache == "none" and loader.sampling == "balanced" and len(loader.kept) == 25
+    assert loader.train and loader.presized and loader.seed == 0 and loader.batch_size == 8
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """`jaxclf sweep` and its picture: what they print, write and draw, and how they fail."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from commands import FAST, fails, run, snapshot
 from PIL import Image
 
+from jaxclf.cli import sweep
 from jaxclf.cli.sweep import pooled_features
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ImageFolder
@@ -88,6 +90,27 @@ def test_what_cannot_work_is_exit_code_one(photos, tmp_path, capsys):
     fails(capsys, "sweep", tmp_path / "missing", "--out", tmp_path / "new", *NET, mentions=["missing does not exist"])
     fails(capsys, "sweep", photos, "--out", photos / "new", *NET, mentions=["inside the data"])
     fails(capsys, "sweep", photos, "--out", tmp_path, *NET, "--folds", "27", mentions=["num_folds=27"])
+
+
+def test_settings_of_the_data_reach_the_loader(photos, tmp_path, capsys, monkeypatch):
+    seen = []
+
+    def pooled(model, variables, loader, on_progress):
+        seen.append(loader)
+        raise ValueError("enough seen")
+
+    monkeypatch.setattr(sweep, "pooled_features", pooled)
+    shutil.copytree(photos, tmp_path / "photos")
+    bad = sorted((tmp_path / "photos" / "train" / "red").iterdir())[3]
+    bad.write_bytes(b"nothing")
+    command = ["sweep", tmp_path / "photos", "--out", tmp_path / "out", *NET, "--cache", "none"]
+    fails(capsys, *command, mentions=[bad.name])
+    assert seen == []
+    assert run(*command, "--on-bad-image", "skip") == 1
+    printed = capsys.readouterr().out
+    assert "skipped: " in printed and bad.name in printed
+    (loader,) = seen
+    assert loader.cache == "none" and len(loader.kept) == 25 and not loader.train and not loader.presized
 
 
 def table(losses: np.ndarray) -> Sweep:
