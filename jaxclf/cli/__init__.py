@@ -5,7 +5,6 @@ import platform
 import sys
 from collections.abc import Sequence
 
-import jaxclf
 from jaxclf.run import processes as distributed
 from jaxclf.run.observer import Interrupted, StopSignals
 
@@ -40,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def version() -> str:
     """The versions that a report of a fault should name. Nothing is imported for it."""
-    packages = [f"{name} {importlib.metadata.version(name)}" for name in ("jax", "jaxlib", "flax")]
-    return f"jaxclf {jaxclf.__version__} ({', '.join(packages)}, python {platform.python_version()})"
+    ours, *others = [f"{name} {importlib.metadata.version(name)}" for name in ("jaxclf", "jax", "jaxlib", "flax")]
+    return f"{ours} ({', '.join(others)}, python {platform.python_version()})"
 
 
 def _run(arguments: list[str], debug: bool) -> None:
