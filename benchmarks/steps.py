@@ -17,7 +17,7 @@ from jaxclf.data.devices import data_mesh, shard_batch
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ArrayDataset
 from jaxclf.models import create_classifier, init_variables
-from jaxclf.training.program import make_phase_program
+from jaxclf.training.program import make_program
 
 NUM_CLASSES = 10
 RATE = 1e-3
@@ -29,8 +29,8 @@ class Program:
 
     def __init__(self, model: Any, variables: Any, train: AnyLoader, *, batch: Batch | None = None, **phase: Any):
         described = Phase("measured", cycle_epochs=1000, lrs=(RATE,), **phase)
-        self.program = make_phase_program(model, variables, described, train, SETTINGS, mesh=train.mesh)
-        self.state = self.program.create_state(variables, described, SETTINGS)
+        self.program = make_program(model, described, train, SETTINGS)
+        self.state = self.program.init(variables)
         first = next(iter(train.epoch(0))) if batch is None else batch
         self.train, self.batch = train, shard_batch(first, train.mesh, batch_size=train.batch_size)
         started = time.perf_counter()

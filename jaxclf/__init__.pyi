@@ -72,13 +72,19 @@ from jaxclf.run.load import load_run as load_run
 from jaxclf.run.observer import Interrupted as Interrupted
 from jaxclf.run.observer import StopSignals as StopSignals
 from jaxclf.run.run import run_recipe as run_recipe
+from jaxclf.run.snapshots import restore_snapshot as restore_snapshot
+from jaxclf.run.snapshots import save_snapshot as save_snapshot
 from jaxclf.training import losses as losses
 from jaxclf.training import optimizer as groups
 from jaxclf.training.cost import freezing_costs as freezing_costs
 from jaxclf.training.cost import step_cost as step_cost
+from jaxclf.training.events import Epoch as Epoch
+from jaxclf.training.events import Snapshot as Snapshot
+from jaxclf.training.events import Step as Step
 from jaxclf.training.fit import FitResult as FitResult
 from jaxclf.training.fit import NonFiniteLoss as NonFiniteLoss
 from jaxclf.training.fit import fit as fit
+from jaxclf.training.fit import train as train
 from jaxclf.training.losses import make_loss as make_loss
 from jaxclf.training.lr_curve import LRBand as LRBand
 from jaxclf.training.lr_curve import LRCurve as LRCurve
@@ -88,8 +94,7 @@ from jaxclf.training.lr_finder import find_lr_band as find_lr_band
 from jaxclf.training.optimizer import discriminative_lrs as discriminative_lrs
 from jaxclf.training.optimizer import layer_groups as layer_groups
 from jaxclf.training.optimizer import make_optimizer as make_optimizer
-from jaxclf.training.snapshot import Boundary as Boundary
-from jaxclf.training.snapshot import Snapshot as Snapshot
+from jaxclf.training.program import make_program as make_program
 from jaxclf.training.state import TrainState as TrainState
 from jaxclf.training.state import create_train_state as create_train_state
 from jaxclf.training.step import make_train_step as make_train_step
@@ -111,9 +116,9 @@ __all__ = [
     "ArrayDataset",
     "BadImage",
     "Batch",
-    "Boundary",
     "Classifier",
     "CsvTable",
+    "Epoch",
     "FitResult",
     "HeadTraining",
     "ImageFolder",
@@ -131,6 +136,7 @@ __all__ = [
     "Recipe",
     "Settings",
     "Snapshot",
+    "Step",
     "StopSignals",
     "Sweep",
     "SweepGrid",
@@ -179,6 +185,7 @@ __all__ = [
     "make_optimizer",
     "make_pipeline",
     "make_predict_step",
+    "make_program",
     "make_report",
     "make_train_step",
     "merge_variables",
@@ -195,8 +202,10 @@ __all__ = [
     "probabilities",
     "record_fingerprints",
     "restore_checkpoint",
+    "restore_snapshot",
     "run_recipe",
     "save_checkpoint",
+    "save_snapshot",
     "schedules",
     "search_threshold",
     "split_dataset",
@@ -207,6 +216,7 @@ __all__ = [
     "sweep_heads",
     "to_state_dict",
     "top_losses",
+    "train",
     "trees",
     "write_report",
 ]

@@ -37,6 +37,7 @@ preprocess = dataclasses.replace(pretrained.config.preprocess, image_size=args.i
 model = jaxclf.create_classifier(args.arch, len(data.train.classes))
 variables = jaxclf.init_variables(model, jax.random.key(0), image_size=args.image_size)
 variables = jaxclf.merge_variables(variables, pretrained.variables)
+fit = jaxclf.fit
 body = jaxclf.frozen_prefix("stage4")
 ratios = np.array([0.01, 0.1, 1.0])  # earlier layer groups learn slower; for satellites or microscopes 1/9, 1/3, 1
 
@@ -78,7 +79,7 @@ lrs = tuple(read_rate(curve, "2 find_lr") * ratios)
 head = Phase("3 head, precomputed", lrs, frozen=body, augment="none")
 variables = report(jaxclf.fit(model, variables, head, pooled, pooled_valid, phase_number=0))
 head = Phase("4 head, augmented", lrs, frozen=body, num_cycles=2)
-variables = report(jaxclf.fit(model, variables, head, augmented, valid, phase_number=1, first_epoch=1))
+variables = report(fit(model, variables, head, augmented, valid, phase_number=1, first_epoch=1))
 
 # 5. From here on all layers are trained, 6. the earlier ones at lower rates (`ratios`). 7. A rate for that.
 curve = jaxclf.find_lr(model, variables, augmented, **finder)
@@ -86,7 +87,7 @@ lrs = tuple(read_rate(curve, "7 find_lr") * ratios)
 
 # 8. Cycles of 1, 2 and 4 epochs, and of all their epochs the best.
 everything = Phase("8 all layers", lrs, num_cycles=args.cycles, cycle_mult=2, keep_best=True)
-result = jaxclf.fit(model, variables, everything, augmented, valid, phase_number=2, first_epoch=3)
+result = fit(model, variables, everything, augmented, valid, phase_number=2, first_epoch=3)
 variables = report(result)
 
 # Test-time augmentation: the mean of the plain picture's probabilities and those of four augmented views.

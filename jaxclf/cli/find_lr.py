@@ -71,7 +71,7 @@ class FindLr:
                 high=self.high,
                 num_steps=self.steps,
                 settings=settings,
-                on_step=lambda progress: advance(progress.step, progress.num_steps),
+                on_progress=advance,
             )
         found = lr_finder.suggestions(curve)
         self._write(folder, curve, found, settings)

@@ -16,8 +16,7 @@ from jaxclf._words import describe_flops
 from jaxclf.config import MODULES, Phase, Recipe
 from jaxclf.run.folder import CONTENTS
 from jaxclf.run.observer import Observer
-from jaxclf.training.fit import Progress as FitProgress
-from jaxclf.training.fit import Row
+from jaxclf.training.events import Event, Row
 from jaxclf.training.phase_costs import PhaseCost
 
 #: Columns of a terminal from which on a plan is printed as a table.
@@ -42,12 +41,10 @@ class _Speed:
         self.last: tuple[int, int, float] | None = None  # epoch, step, time of the last logged step
         self.text = ""
 
-    def update(self, progress: FitProgress) -> str:
-        row, now = progress.latest, time.perf_counter()
-        if row is None or (self.last is not None and self.last[1] == row["step"]):
-            return self.text
+    def update(self, row: Row, examples: int) -> str:
+        now = time.perf_counter()
         if self.last is not None and self.last[0] == row["epoch"]:
-            images = (row["step"] - self.last[1]) * progress.examples
+            images = (row["step"] - self.last[1]) * examples
             self.text = f"  {images / (now - self.last[2]):.0f} images/s"
         self.last = (row["epoch"], row["step"], now)
         return self.text
@@ -89,23 +86,22 @@ class Terminal(Observer):
             yield lambda done, total: bar.update(task, completed=done, total=total)
 
     @contextlib.contextmanager
-    def phase(self, phase: Phase, number: int, num_phases: int) -> Iterator[Callable[[FitProgress], None]]:
+    def phase(self, phase: Phase, number: int, num_phases: int) -> Iterator[Callable[[Event], None]]:
         steps = f" ({EIGHT_STEPS[number][1]})" if is_eight_steps(phase, number, num_phases) else ""
         self.note(f"phase {number + 1} of {num_phases}, {phase.name!r}{steps}: {describe_phase(phase)}")
         with self._bar(TextColumn("{task.fields[figures]}")) as bar:
             task = bar.add_task("compiling", total=None, figures="")
             speed = _Speed()
 
-            def on_step(progress: FitProgress) -> None:
-                figures = ""
-                if progress.latest is not None:
-                    rates = "/".join(f"{lr:.2g}" for lr in progress.latest["lrs"])
-                    figures = f"loss {progress.latest['loss']:.4f}  rate {rates}{speed.update(progress)}"
-                bar.update(
-                    task, description="training", total=progress.num_steps, completed=progress.step, figures=figures
-                )
+            def show(event: Event) -> None:
+                fields: dict[str, Any] = {}
+                for row in event.rows:
+                    if row["kind"] == "step":
+                        rates = "/".join(f"{lr:.2g}" for lr in row["lrs"])
+                        fields["figures"] = f"loss {row['loss']:.4f}  rate {rates}{speed.update(row, event.examples)}"
+                bar.update(task, description="training", total=event.num_steps, completed=event.step, **fields)
 
-            yield on_step
+            yield show
 
     def epoch(self, row: Row) -> None:
         valid = (

@@ -4,21 +4,18 @@ import contextlib
 import shutil
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
-import numpy as np
 
-from jaxclf.config import Settings
-from jaxclf.metrics import Predictions
 from jaxclf.run.checkpoint_file import PendingCheckpoint, start_checkpoint
-from jaxclf.run.course import Course
 from jaxclf.run.folder import CHECKPOINTS, metrics_size
 from jaxclf.run.observer import Interrupted, StopSignals
 from jaxclf.run.processes import any_process, is_writer
-from jaxclf.training.snapshot import Boundary, Snapshot
+from jaxclf.run.run_state import RunState
+from jaxclf.run.snapshots import snapshot_parts
+from jaxclf.training.events import ZERO, Best, Epoch, Event, Snapshot, Step
 from jaxclf.training.state import TrainState
 
 #: Checkpoints from within phases that a run keeps, beside the one with the lowest validation loss of each phase.
@@ -51,47 +48,39 @@ class Keeper:
         """Goes on from a checkpoint `path` that an earlier process wrote, with the `snapshots` that it left."""
         self.latest, self._snapshots = path, snapshots
 
-    def at_boundary(self, course: Course, boundary: Boundary, take: Callable[[], Snapshot]) -> None:
-        """Writes a checkpoint if one is due.
+    def at(self, run: RunState, event: Event) -> None:
+        """Writes a checkpoint if one is due after this event of the phase under way; its end is not for `at` to keep.
 
         Raises:
           Interrupted: after writing one, if the run is asked to stop.
         """
-        asked, due = self._wanted(boundary)
+        if event.ends_epoch if isinstance(event, Step) else event.last:
+            return
+        asked, due = self._wanted(event)
         if not asked and not due:
             return
-        place = f"epoch{boundary.epoch + 1}" if boundary.epoch_end else f"step{boundary.step}"
-        path = self.folder / CHECKPOINTS / f"phase{course.number + 1}-{place}"
-        snapshot = take()
-        fit: dict[str, Any] = {
-            "epoch": snapshot.epoch,
-            "batch": snapshot.batch,
-            "totals": list(snapshot.totals),
-            "best": None if snapshot.best.epoch is None else [snapshot.best.epoch, snapshot.best.loss],
-        }
-        extra: dict[str, Any] = {"best": snapshot.best.kept} if snapshot.best.kept else {}
-        if snapshot.best.predictions is not None:
-            extra["best_predictions"] = snapshot.best.predictions.arrays()
-        loss = boundary.valid_loss
-        self._write(path, course, course.number, snapshot.epoch, snapshot.state, fit, extra, valid_loss=loss)
-        self._snapshots.append((course.number, loss, path))
+        place = f"epoch{event.epoch + 1}" if isinstance(event, Epoch) else f"step{event.step}"
+        path = self.folder / CHECKPOINTS / f"phase{run.number + 1}-{place}"
+        loss = event.figures.get("valid_loss") if isinstance(event, Epoch) else None
+        self._write(path, run, run.number, event.snapshot(), valid_loss=loss)
+        self._snapshots.append((run.number, loss, path))
         if asked:
-            self._stop(f"stopped at step {boundary.step} of phase {course.phase.name!r}")
+            self._stop(f"stopped at step {event.step} of phase {run.phase.name!r}")
 
-    def _wanted(self, boundary: Boundary) -> tuple[bool, bool]:
+    def _wanted(self, event: Event) -> tuple[bool, bool]:
         """Whether the run is asked to stop, and whether a checkpoint is due; several processes agree, now and then."""
         asked = self.stop is not None and self.stop.requested is not None
         due = time.monotonic() - self._time >= 60.0 * self.every
         if jax.process_count() > 1:
-            if not boundary.epoch_end and boundary.step % AGREE_EVERY:
+            if isinstance(event, Step) and event.step % AGREE_EVERY:
                 return False, False
             asked, due = any_process(asked), any_process(due)
-        return asked, due or boundary.cycle_end
+        return asked, due or (isinstance(event, Epoch) and event.figures["cycle_end"])
 
-    def phase_end(self, course: Course, number: int, phase_epoch: int, state: TrainState) -> None:
-        """Keeps what phase `number` ended with, which `course` has gone past."""
+    def phase_end(self, run: RunState, number: int, phase_epoch: int, state: TrainState) -> None:
+        """Keeps what phase `number` ended with, which `run` has gone past."""
         path = self.folder / CHECKPOINTS / f"phase{number + 1}"
-        self._write(path, course, number, phase_epoch, state, None, {})
+        self._write(path, run, number, Snapshot(state, phase_epoch, 0, ZERO, Best()), ended=True)
 
     def stop_if_asked(self, message: str) -> None:
         """Waits for the last checkpoint and raises Interrupted, with this message, if the run is asked to stop."""
@@ -119,30 +108,29 @@ class Keeper:
     def _write(
         self,
         path: Path,
-        course: Course,
+        run: RunState,
         number: int,
-        phase_epoch: int,
-        state: TrainState,
-        fit: dict[str, Any] | None,
-        extra: dict[str, Any],
+        snapshot: Snapshot,
         *,
         valid_loss: float | None = None,
+        ended: bool = False,
     ) -> None:
         self.wait()
-        phases = course.recipe.phases
+        phases = run.recipe.phases
         progress = {
             "phase_number": number,
             "phase": phases[number].name,
-            "phase_epoch": phase_epoch,
-            "epoch": sum(phase.num_epochs for phase in phases[:number]) + phase_epoch,
-            "step": int(state.step),
-            "seed": course.recipe.settings.seed,
+            "phase_epoch": snapshot.epoch,
+            "epoch": sum(phase.num_epochs for phase in phases[:number]) + snapshot.epoch,
+            "step": int(snapshot.state.step),
+            "seed": run.recipe.settings.seed,
         }
-        record = course.to_dict() | {"fit": fit, "metrics_size": metrics_size(self.folder), "valid_loss": valid_loss}
-        if course.latest is not None:
-            extra = extra | {"latest_predictions": course.latest.arrays()}
-        metadata = {**self.metadata, "progress": progress, "course": record}
-        self._pending = start_checkpoint(path, state, metadata, extra=extra)
+        place, extra = ({"snapshot": None}, {}) if ended else snapshot_parts(snapshot)
+        record = run.to_dict() | {"metrics_size": metrics_size(self.folder), "valid_loss": valid_loss}
+        if run.latest is not None:
+            extra["latest_predictions"] = run.latest.arrays()
+        metadata = {**self.metadata, **place, "progress": progress, "run": record}
+        self._pending = start_checkpoint(path, snapshot.state, metadata, extra=extra)
         self._time = time.monotonic()
 
     def _prune(self) -> None:
@@ -166,11 +154,3 @@ def remove_checkpoint(path: Path) -> None:
         shutil.rmtree(gone, ignore_errors=True)
         path.rename(gone)
         shutil.rmtree(gone)
-
-
-def to_predictions(arrays: dict[str, Any] | None, settings: Settings) -> Predictions | None:
-    """Predictions back from a checkpoint's part; the settings of the run say what their labels mean."""
-    if arrays is None:
-        return None
-    values = {name: np.asarray(value) for name, value in arrays.items()}
-    return Predictions(**values, multi_label=settings.multi_label, threshold=settings.threshold)

@@ -81,10 +81,11 @@ def write_submission(out: Path, text: str) -> Path:
     return write_atomic(out / SUBMISSION, text)
 
 
-def append_metrics(out: Path, row: Mapping[str, Any]) -> None:
-    """Adds a line to `metrics.jsonl`."""
-    with open(out / METRICS, "a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+def append_metrics(out: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Adds lines to `metrics.jsonl`."""
+    if rows:
+        with open(out / METRICS, "a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def metrics_size(out: Path) -> int:

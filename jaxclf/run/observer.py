@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # a signal must find its handler before JAX is imported
     from jaxclf.config import Phase
-    from jaxclf.training.fit import Progress, Row
+    from jaxclf.training.events import Event, Row
 
 #: What asks a process to end: Ctrl-C; what schedulers send before they kill.
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -77,9 +77,9 @@ class Observer:
         yield lambda done, total: None
 
     @contextlib.contextmanager
-    def phase(self, phase: "Phase", number: int, num_phases: int) -> "Iterator[Callable[[Progress], None]]":
-        """A phase of training; the yielded function is called after each step."""
-        yield lambda progress: None
+    def phase(self, phase: "Phase", number: int, num_phases: int) -> "Iterator[Callable[[Event], None]]":
+        """A phase of training; the yielded function is called with each of its events."""
+        yield lambda event: None
 
     def epoch(self, row: "Row") -> None:
         """An epoch ended."""

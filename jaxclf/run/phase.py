@@ -1,31 +1,140 @@
-"""One phase of a run: its loaders, activations computed once where it asks for them, its rate, its fit."""
+"""One phase of a run: its loaders, activations computed once where it asks for them, its rate, its training."""
 
 import dataclasses
 import time
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-from jax.sharding import Mesh
-
-from jaxclf.config import Phase, Recipe
-from jaxclf.data.activations import ActivationLoader
+from jaxclf._progress import within
+from jaxclf.config import Phase
+from jaxclf.data.activations import ActivationLoader, AnyLoader
 from jaxclf.data.loader import Loader
 from jaxclf.inference.features import extract_features
-from jaxclf.models.classifier import Classifier
+from jaxclf.inference.predict import predict
+from jaxclf.metrics import Predictions, summarize
 from jaxclf.models.trees import Tree
-from jaxclf.run.observer import Observer
-from jaxclf.run.prepare import Loaders
+from jaxclf.run.folder import append_metrics, write_rates, write_recipe
+from jaxclf.run.prepare import RunContext
+from jaxclf.run.processes import is_writer
 from jaxclf.run.recipes import DEFAULT_LR
-from jaxclf.training.fit import FitResult, Row, fit
+from jaxclf.run.run_state import RunState
+from jaxclf.run.snapshots import restore_snapshot
+from jaxclf.run.summary import difference
+from jaxclf.training.events import Epoch, Snapshot
+from jaxclf.training.fit import train
 from jaxclf.training.lr_curve import LRCurve, Suggestion, suggestions
 from jaxclf.training.lr_finder import find_lr, finder_steps
-from jaxclf.training.program import make_phase_program
-from jaxclf.training.snapshot import Boundary, Snapshot
+from jaxclf.training.program import make_program
 from jaxclf.training.state import TrainState
 
 #: The rules that are asked for a rate, in this order, where the settings' own does not apply.
 RULES = ("valley", "steep", "minimum")
+
+
+def run_phase(context: RunContext, run: RunState, variables: Tree, checkpoint: Path | None) -> Tree:
+    """Runs the phase under way and saves what it ends with; `run` has then gone past it.
+
+    Args:
+      context: what all phases share.
+      run: how far the run has come.
+      variables: to start from.
+      checkpoint: of a snapshot inside this phase, to go on from; None: from its start.
+
+    Returns:
+      The variables it ends with.
+
+    Raises:
+      ValueError: see `jaxclf.train`; for `lr_from="previous"` without a phase before.
+      Interrupted: when asked to stop, after a checkpoint was written.
+    """
+    number = run.number
+    train_loader, valid_loader, cached = _loaders(context, run.phase, variables)
+    phase = _with_rates(context, run, variables, train_loader)
+    program = make_program(
+        context.model, phase, train_loader, context.settings, phase_number=number, first_epoch=run.first_epoch
+    )
+    first = program.init(variables)
+    start: TrainState | Snapshot = first if checkpoint is None else restore_snapshot(checkpoint, first)
+    with context.saving():  # from here until the phase is saved, a signal waits
+        with context.observer.phase(phase, number, len(run.recipe.phases)) as show:
+            for event in train(program, start, train_loader, valid_loader):
+                show(event)
+                if is_writer():
+                    append_metrics(context.folder, event.rows)
+                if isinstance(event, Epoch):
+                    context.observer.epoch(event.figures)
+                context.keeper.at(run, event)
+        assert isinstance(event, Epoch)  # a phase has an epoch
+        state, predictions = event.result()
+        _judge(context, run, state.averaged, predictions, cached)
+        if event.stopped:
+            context.observer.note(f"phase {phase.name!r} ended after epoch {event.epoch + 1}: {event.stopped}")
+        context.keeper.phase_end(run, number, event.epoch + 1, state)
+        context.keeper.stop_if_asked(f"stopped after phase {phase.name!r}")
+    return state.averaged
+
+
+def _judge(
+    context: RunContext, run: RunState, variables: Tree, predictions: Predictions | None, cached: dict[str, Any] | None
+) -> None:
+    """What the phase has brought goes into the run's state, and the phase is over."""
+    settings, phase = context.settings, run.phase
+    if phase.cut is not None or phase.image_size not in (None, settings.image_size):
+        # Every phase is judged on the same: whole pictures, at the size that is used afterwards.
+        valid_loader = context.loaders.valid[settings.image_size]
+        predictions = predict(context.model, variables, valid_loader, threshold=settings.threshold)
+    assert predictions is not None  # there is a validation loader
+    scores = summarize(predictions)
+    brought = {"name": phase.name, "seconds": run.total_phase_seconds()}
+    brought |= {name: scores[name] for name in ("loss", "accuracy")}
+    if run.latest is not None:
+        brought |= difference(run.latest, predictions)
+    run.cached += [cached] if cached is not None else []
+    run.end_phase(brought, predictions)
+
+
+def _loaders(context: RunContext, phase: Phase, variables: Tree) -> tuple[AnyLoader, AnyLoader, dict[str, Any] | None]:
+    """The phase's loaders, of pictures or of activations; and what was computed for these."""
+    size = phase.image_size or context.settings.image_size
+    train_loader = context.loaders.train[size, phase.augment != "none"]
+    valid_loader = context.loaders.valid[size]
+    if phase.cut is None:
+        return train_loader, valid_loader, None
+    return _activations(context, phase, variables, train_loader, valid_loader)
+
+
+def _activations(
+    context: RunContext, phase: Phase, variables: Tree, train_loader: Loader, valid_loader: Loader
+) -> tuple[ActivationLoader, ActivationLoader, dict[str, Any]]:
+    assert phase.cut is not None
+    settings, started = context.settings, time.perf_counter()
+    before = len(train_loader.kept) * phase.num_views
+    total = before + len(valid_loader.kept)
+    with context.observer.task(f"computing activations at {phase.cut}", total) as progress:
+        bank: dict[str, Any] = {"num_views": phase.num_views, "augment": phase.augment} if phase.num_views > 1 else {}
+        common: dict[str, Any] = {"model": context.model, "variables": variables, "cut": phase.cut}
+        features = extract_features(
+            loader=train_loader, seed=settings.seed, on_progress=within(progress, 0, total), **bank, **common
+        )
+        held_back = extract_features(loader=valid_loader, on_progress=within(progress, before, total), **common)
+    seconds = time.perf_counter() - started
+    cached = {
+        "phase": phase.name,
+        "cut": phase.cut,
+        "rows": len(features) * phase.num_views + len(held_back),
+        "bytes": features.nbytes + held_back.nbytes,
+        "dtype": str(features.dtype),
+        "placement": features.placement,
+        "seconds": seconds,
+        # Every epoch, and the search for a rate, would have computed them again.
+        "seconds_saved": seconds * (phase.num_epochs - 1 + (phase.lr_from == "find")),
+    }
+    sampled: dict[str, Any] = {"batch_size": settings.batch_size, "seed": settings.seed, "sampling": settings.sampling}
+    return (
+        ActivationLoader(features, train=True, **sampled),
+        ActivationLoader(held_back, batch_size=settings.batch_size, train=False),
+        cached,
+    )
 
 
 class FoundRate(NamedTuple):
@@ -52,192 +161,46 @@ class FoundRate(NamedTuple):
         }
 
 
-class PhaseResult(NamedTuple):
-    """What a phase brought.
-
-    Attributes:
-      fit: from `jaxclf.fit`.
-      phase: the phase as it was run, its rates found.
-      rate: the learning-rate test before it, if there was one.
-      cached: what was computed once for it: cut, rows, bytes, dtype, seconds, and about what that
-        saved; None if it was trained from pictures.
-    """
-
-    fit: FitResult
-    phase: Phase
-    rate: FoundRate | None
-    cached: dict[str, Any] | None
-
-
-def run_phase(
-    model: Classifier,
-    variables: Tree,
-    recipe: Recipe,
-    number: int,
-    loaders: Loaders,
-    *,
-    observer: Observer,
-    previous_lr: float | None = None,
-    mesh: Mesh | None = None,
-    on_phase: Callable[[Phase, FoundRate | None], None] | None = None,
-    on_log: Callable[[Row], None] | None = None,
-    on_epoch: Callable[[Row, TrainState], None] | None = None,
-    on_boundary: Callable[[Boundary, Callable[[], Snapshot]], None] | None = None,
-    restore: Callable[[TrainState], Snapshot] | None = None,
-    on_training: Callable[[], None] | None = None,
-) -> PhaseResult:
-    """Runs phase `number` of a recipe from these variables.
-
-    Args:
-      model, variables: the classifier.
-      recipe: its phases before `number` say how many epochs went before.
-      number: of the phase.
-      loaders: of pictures.
-      observer: told what happens.
-      previous_lr: the last layer group's rate in the phase before, for `lr_from="previous"`.
-      mesh: devices that share each batch.
-      on_phase: called before training starts, with the phase as it is run and the test of rates before it.
-      on_log, on_epoch, on_boundary: see `jaxclf.fit`.
-      restore: from a state like the phase's first one to the snapshot to go on from, inside this phase.
-      on_training: called when training begins, after activations were computed and a rate was found.
-
-    Raises:
-      ValueError: see `jaxclf.fit`; for `lr_from="previous"` without a phase before.
-    """
-    phase = recipe.phases[number]
-    size = phase.image_size or recipe.settings.image_size
-    train: Loader | ActivationLoader = loaders.train[size, phase.augment != "none"]
-    valid: Loader | ActivationLoader = loaders.valid[size]
-    cached = None
-    if phase.cut is not None:
-        assert isinstance(train, Loader) and isinstance(valid, Loader)
-        train, valid, cached = _activations(model, variables, phase, recipe, train, valid, observer)
-    rate = None
+def _with_rates(context: RunContext, run: RunState, variables: Tree, train_loader: AnyLoader) -> Phase:
+    """The phase as it is really run, its rates found; the run's record is told."""
+    phase, lr = run.phase, run.previous_lr
     if phase.lr_from == "find":
-        rate = _find_rate(model, variables, phase, recipe, train, observer, mesh)
-    lr = rate.lr if rate is not None else previous_lr
+        rate = _find_rate(context, phase, variables, train_loader)
+        run.rates.append(rate.to_dict())
+        lr = rate.lr
     if phase.lr_from != "given":
         if lr is None:
             raise ValueError(f"phase {phase.name!r} takes the rate of the phase before it, and there is none")
-        lrs = tuple(lr * ratio for ratio in phase.lrs)
-        phase = dataclasses.replace(phase, lrs=lrs, lr_from="given")
-    if on_phase is not None:
-        on_phase(phase, rate)
-    start = None
-    if restore is not None:
-        program = make_phase_program(model, variables, phase, train, recipe.settings, phase_number=number, mesh=mesh)
-        start = restore(jax.eval_shape(lambda: program.create_state(variables, phase, recipe.settings)))
-    if on_training is not None:
-        on_training()
-    with observer.phase(phase, number, len(recipe.phases)) as on_step:
-        result = fit(
-            model,
-            variables,
-            phase,
-            train,
-            valid,
-            settings=recipe.settings,
-            phase_number=number,
-            first_epoch=sum(earlier.num_epochs for earlier in recipe.phases[:number]),
-            mesh=mesh,
-            on_step=on_step,
-            on_log=on_log,
-            on_epoch=on_epoch,
-            on_boundary=on_boundary,
-            start=start,
-        )
-    return PhaseResult(result, phase, rate, cached)
+        phase = dataclasses.replace(phase, lrs=tuple(lr * ratio for ratio in phase.lrs), lr_from="given")
+    run.set_phase(phase)
+    if is_writer():
+        write_recipe(context.folder, run.recipe)
+        if run.rates:
+            write_rates(context.folder, run.rates)
+    return phase
 
 
-def _activations(
-    model: Classifier,
-    variables: Tree,
-    phase: Phase,
-    recipe: Recipe,
-    train: Loader,
-    valid: Loader,
-    observer: Observer,
-) -> tuple[ActivationLoader, ActivationLoader, dict[str, Any]]:
-    """The phase's loaders of activations, and what they are."""
-    assert phase.cut is not None
-    started = time.perf_counter()
-    total = len(train.kept) * phase.num_views + len(valid.kept)
-    with observer.task(f"computing activations at {phase.cut}", total) as progress:
-        bank = {"num_views": phase.num_views, "augment": phase.augment} if phase.num_views > 1 else {}
-        features = extract_features(
-            model,
-            variables,
-            train,
-            cut=phase.cut,
-            seed=recipe.settings.seed,
-            on_progress=lambda done, _: progress(done, total),
-            **bank,  # type: ignore[arg-type]  # the two fields
-        )
-        before = len(train.kept) * phase.num_views
-        held_back = extract_features(
-            model,
-            variables,
-            valid,
-            cut=phase.cut,
-            on_progress=lambda done, _: progress(before + done, total),
-        )
-    seconds = time.perf_counter() - started
-    cached = {
-        "phase": phase.name,
-        "cut": phase.cut,
-        "rows": len(features) * phase.num_views + len(held_back),
-        "bytes": features.nbytes + held_back.nbytes,
-        "dtype": str(features.dtype),
-        "placement": features.placement,
-        "seconds": seconds,
-        # Every epoch, and the search for a rate, would have computed them again.
-        "seconds_saved": seconds * (phase.num_epochs - 1 + (phase.lr_from == "find")),
-    }
-    return (
-        ActivationLoader(
-            features,
-            batch_size=recipe.settings.batch_size,
-            train=True,
-            seed=recipe.settings.seed,
-            sampling=recipe.settings.sampling,
-        ),
-        ActivationLoader(held_back, batch_size=recipe.settings.batch_size, train=False),
-        cached,
-    )
-
-
-def _find_rate(
-    model: Classifier,
-    variables: Tree,
-    phase: Phase,
-    recipe: Recipe,
-    train: Loader | ActivationLoader,
-    observer: Observer,
-    mesh: Mesh | None,
-) -> FoundRate:
-    started = time.perf_counter()
-    steps = finder_steps(phase, len(train))
-    with observer.task("finding the rate", steps) as progress:
+def _find_rate(context: RunContext, phase: Phase, variables: Tree, train_loader: AnyLoader) -> FoundRate:
+    settings, started = context.settings, time.perf_counter()
+    steps = finder_steps(phase, len(train_loader))
+    with context.observer.task("finding the rate", steps) as progress:
         curve = find_lr(
-            model,
+            context.model,
             variables,
-            train,
+            train_loader,
             lrs=phase.lrs,
             frozen=phase.frozen,
             num_steps=steps,
-            settings=recipe.settings,
+            settings=settings,
             augment=phase.augment,
-            mesh=mesh,
-            on_step=lambda at: progress(at.step, at.num_steps),
+            on_progress=progress,
         )
     found = suggestions(curve)
-    rules = (recipe.settings.lr_rule, *(name for name in RULES if name != recipe.settings.lr_rule))
+    rules = (settings.lr_rule, *(name for name in RULES if name != settings.lr_rule))
     rule = next((name for name in rules if found[name].lr is not None), None)
-    lr = (
-        DEFAULT_LR["scratch" if recipe.settings.weights == "none" else "pretrained"] if rule is None else found[rule].lr
-    )
+    lr = found[rule].lr if rule is not None else DEFAULT_LR["scratch" if settings.weights == "none" else "pretrained"]
     assert lr is not None
-    why = found[recipe.settings.lr_rule].reason if rule is None else found[rule].reason
+    why = found[settings.lr_rule].reason if rule is None else found[rule].reason
     suggested = f"no rule applies ({why}); the default" if rule is None else f"rule {rule}"
-    observer.note(f"rate for {phase.name!r}: {lr:.2g} by {suggested}, from {len(curve.lrs)} steps")
+    context.observer.note(f"rate for {phase.name!r}: {lr:.2g} by {suggested}, from {len(curve.lrs)} steps")
     return FoundRate(phase.name, lr, rule, curve, found, time.perf_counter() - started)

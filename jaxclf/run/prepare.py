@@ -1,24 +1,30 @@
 """What a run starts from: data, network, weights, loaders. Nothing is written, and whatever is wrong shows here."""
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Callable
+import platform
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxclf import __version__
+from jaxclf._progress import OnProgress, within
 from jaxclf.config import Preprocess, Recipe, Settings
 from jaxclf.data.cache import BadImage, OnBadImage, fits_in_memory
 from jaxclf.data.decode import presize
-from jaxclf.data.loader import CacheKind, Loader
+from jaxclf.data.loader import CacheKind, Loader, loader_for
+from jaxclf.data.sources import DataSource
 from jaxclf.data.splits import Splits, open_data
-from jaxclf.models.classifier import init_variables
+from jaxclf.models.classifier import Classifier, init_variables
 from jaxclf.models.trees import Tree
+from jaxclf.run.checkpoints import Keeper
 from jaxclf.run.load import ClassifierSpec
-from jaxclf.run.observer import Observer
+from jaxclf.run.observer import Observer, StopSignals
 from jaxclf.training.program import check_labels
 from jaxclf.weights.load import Pretrained, load_weights
 from jaxclf.weights.state_dict import merge_variables
@@ -87,10 +93,12 @@ class Loaders(NamedTuple):
     Attributes:
       train: the training loaders, by (image size, whether pictures are presized for augmentation).
       valid: the validation loaders, by image size.
+      mesh: devices that share each batch; None: the default device.
     """
 
     train: dict[tuple[int, bool], Loader]
     valid: dict[int, Loader]
+    mesh: Mesh | None = None
 
     def all(self) -> list[Loader]:
         """Every loader."""
@@ -98,30 +106,27 @@ class Loaders(NamedTuple):
 
 
 def make_loaders(splits: Splits, recipe: Recipe, preprocess: Preprocess, mesh: Mesh | None = None) -> Loaders:
-    """The loaders of a recipe's phases. Their caches share the memory: all are kept there, or all on disk.
-
-    Of several processes each gets its part of every batch.
-    """
-    sizes = {phase.image_size or recipe.settings.image_size for phase in recipe.phases} | {recipe.settings.image_size}
-    kinds = {(phase.image_size or recipe.settings.image_size, phase.augment != "none") for phase in recipe.phases}
-    cache: CacheKind = recipe.settings.cache
+    """The loaders of a recipe's phases. Their caches share the memory: all are kept there, or all on disk."""
+    settings = recipe.settings
+    sizes = {phase.image_size or settings.image_size for phase in recipe.phases} | {settings.image_size}
+    kinds = {(phase.image_size or settings.image_size, phase.augment != "none") for phase in recipe.phases}
+    cache: CacheKind = settings.cache
     if cache == "auto":
         pixels = sum(len(splits.train) * (presize(size) if presized else size) ** 2 for size, presized in kinds)
         pixels += sum(len(splits.valid) * size**2 for size in sizes)
         cache = "memory" if fits_in_memory(pixels, 1) else "disk"
-    common: dict[str, Any] = {"batch_size": recipe.settings.batch_size, "preprocess": preprocess, "cache": cache}
-    common |= {"shard": (jax.process_index(), jax.process_count()), "mesh": mesh}
-    training: dict[str, Any] = {"train": True, "seed": recipe.settings.seed, "sampling": recipe.settings.sampling}
-    train = {
-        (size, presized): Loader(splits.train, image_size=size, presized=presized, **training, **common)
-        for size, presized in sorted(kinds)
-    }
-    valid = {size: Loader(splits.valid, image_size=size, train=False, **common) for size in sorted(sizes)}
-    return Loaders(train, valid)
+
+    def make(source: DataSource, size: int, presized: bool, train: bool) -> Loader:
+        at_size = dataclasses.replace(preprocess, image_size=size)
+        return loader_for(source, settings, at_size, train=train, presized=presized, cache=cache, mesh=mesh)
+
+    train = {(size, presized): make(splits.train, size, presized, True) for size, presized in sorted(kinds)}
+    valid = {size: make(splits.valid, size, False, False) for size in sorted(sizes)}
+    return Loaders(train, valid, mesh)
 
 
 def decode(
-    loaders: Loaders, settings: Settings, on_progress: Callable[[int, int], None]
+    loaders: Loaders, settings: Settings, on_progress: OnProgress
 ) -> tuple[Loaders, dict[str, tuple[BadImage, ...]]]:
     """Fills the caches: every picture is decoded once, here.
 
@@ -137,9 +142,7 @@ def decode(
     def fill(loader: Loader, on_bad_image: OnBadImage) -> tuple[BadImage, ...]:
         nonlocal before
         start, before = before, before + len(loader.dataset)
-        return loader.fill_cache(
-            lambda done, _: on_progress(min(start + done, total), total), on_bad_image=on_bad_image
-        )
+        return loader.fill_cache(within(on_progress, start, total), on_bad_image=on_bad_image)
 
     found = {
         picture.index: picture for loader in loaders.train.values() for picture in fill(loader, settings.on_bad_image)
@@ -163,7 +166,7 @@ def decode(
     train = {kind: loader.without(list(found)) for kind, loader in loaders.train.items()}
     valid = {size: loader.without(list(found_valid)) for size, loader in loaders.valid.items()}
     _check_classes(next(iter(train.values())), bad["train"])
-    return Loaders(train, valid), bad
+    return Loaders(train, valid, loaders.mesh), bad
 
 
 def _check_classes(train: Loader, bad: tuple[BadImage, ...]) -> None:
@@ -188,3 +191,49 @@ def _note_plan(observer: Observer, splits: Splits, spec: ClassifierSpec, pretrai
         observer.note(f"{spec.arch} from scratch (--weights none): nothing is frozen, all layers learn at one rate")
     else:
         observer.note(f"{spec.arch} with pretrained weights: {pretrained.config.origin}; the head is new")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunContext:
+    """What all phases of a run share.
+
+    Attributes:
+      folder, data: RUN, and DATA as it was given.
+      settings: of the recipe.
+      prepared: data and network.
+      model: the network.
+      loaders: of pictures, without those that could not be read.
+      bad: these, of "train" and "valid".
+      keeper: writes the checkpoints.
+      observer: told what happens.
+      stop: signals that ask the run to end.
+    """
+
+    folder: Path
+    data: str
+    settings: Settings
+    prepared: Prepared
+    model: Classifier
+    loaders: Loaders
+    bad: dict[str, tuple[BadImage, ...]]
+    keeper: Keeper
+    observer: Observer
+    stop: StopSignals | None
+
+    def saving(self) -> contextlib.AbstractContextManager[None]:
+        """While it is entered, a signal waits until whoever works asks the keeper, or to the end."""
+        return contextlib.nullcontext() if self.stop is None else self.stop.deferred()
+
+
+def hardware() -> str:
+    """The devices a run computes on."""
+    return f"{jax.devices()[0].device_kind} x {jax.device_count()}, {platform.machine()}"
+
+
+def versions() -> dict[str, str]:
+    """Of what decides a run's digits."""
+    return {
+        "python": platform.python_version(),
+        "jaxclf": __version__,
+        **{name: version(name) for name in ("jax", "flax", "optax")},
+    }

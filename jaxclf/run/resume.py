@@ -12,9 +12,8 @@ import numpy as np
 from jaxclf._files import write_atomic, write_npz
 from jaxclf.config import Recipe, from_dict
 from jaxclf.data.manifest import Roster, roster_differences
-from jaxclf.run.checkpoint_file import find_checkpoints, load_part, restore_checkpoint
-from jaxclf.run.checkpoints import Keeper, remove_checkpoint, to_predictions
-from jaxclf.run.course import Course
+from jaxclf.run.checkpoint_file import find_checkpoints, load_part
+from jaxclf.run.checkpoints import Keeper, remove_checkpoint
 from jaxclf.run.folder import (
     CHECKPOINTS,
     RATES,
@@ -26,8 +25,8 @@ from jaxclf.run.folder import (
     write_recipe,
 )
 from jaxclf.run.processes import any_process, is_writer
-from jaxclf.training.snapshot import Best, Snapshot
-from jaxclf.training.state import TrainState
+from jaxclf.run.run_state import RunState
+from jaxclf.run.snapshots import load_predictions
 
 #: Of request.json.
 FORMAT_VERSION = 2
@@ -163,28 +162,23 @@ class Point(NamedTuple):
     """Where a run goes on.
 
     Attributes:
-      course: how far it had come.
+      run: how far it had come.
       path: the checkpoint; None: from the start.
-      fit: where in the phase, see `restore`; None: the phase has not begun.
+      place: where inside the phase under way, its epoch and batch; None: the phase has not begun.
     """
 
-    course: Course
-    path: Path | None
-    fit: dict[str, Any] | None
+    run: RunState
+    path: Path | None = None
+    place: tuple[int, int] | None = None
 
-    def restore(self, target: TrainState) -> Snapshot:
-        """The snapshot inside the phase under way, for a state like `target`."""
-        assert self.path is not None and self.fit is not None
-        best = Best()
-        if self.fit["best"] is not None:
-            epoch, loss = self.fit["best"]
-            kept = load_part(self.path, "best") or {}
-            best = Best(
-                epoch, loss, kept, to_predictions(load_part(self.path, "best_predictions"), self.course.recipe.settings)
-            )
-        state = restore_checkpoint(self.path, target)
-        loss, weight, correct, count = self.fit["totals"]
-        return Snapshot(state, self.fit["epoch"], self.fit["batch"], (loss, weight, correct, count), best)
+    def describe(self) -> str:
+        """In words."""
+        if self.run.finished:
+            return "all phases have ended"
+        where = f"phase {self.run.number + 1} of {len(self.run.recipe.phases)}"
+        if self.place is None:
+            return f"from the start of {where}"
+        return f"{where}, epoch {self.place[0] + 1}, batch {self.place[1] + 1}"
 
 
 def resume_point(out: Path, recipe: Recipe, keeper: Keeper, note: Callable[[str], None]) -> Point:
@@ -194,27 +188,30 @@ def resume_point(out: Path, recipe: Recipe, keeper: Keeper, note: Callable[[str]
     """
     folder = out / CHECKPOINTS
     found = sorted(find_checkpoints(folder), key=lambda entry: _moment(entry[1]))
-    point, size = Point(Course(recipe), None, None), 0
+    point, size = Point(RunState(recipe)), 0
     for path, metadata in reversed(found):
         try:
-            latest = to_predictions(load_part(path, "latest_predictions"), recipe.settings)
+            settings = recipe.settings
+            labels = {"multi_label": settings.multi_label, "threshold": settings.threshold}
+            latest = load_predictions(path, "latest_predictions", labels)
             load_part(path, "training")
             load_part(path, "variables")
-            record = metadata["course"]
+            record, place = metadata["run"], metadata["snapshot"]
             rates = json.loads((out / RATES).read_text(encoding="utf-8")) if record["num_rates"] else []
-            course = Course.from_dict(record, recipe, rates, latest)
+            run = RunState.from_dict(record, recipe, rates, latest)
             check_metrics(out, record["metrics_size"])
         except (ValueError, OSError, KeyError) as error:
             note(f"checkpoint {path} cannot be used, so an older one is taken: {error}")
             continue
-        point, size = Point(course, path, record["fit"]), record["metrics_size"]
+        point = Point(run, path, None if place is None else (place["epoch"], place["batch"]))
+        size = record["metrics_size"]
         break
     kept = [entry for entry in found if point.path is not None and _moment(entry[1]) <= _moment(_at(found, point.path))]
     if point.path is not None:
         snapshots = [
-            (data["progress"]["phase_number"], data["course"]["valid_loss"], path)
+            (data["progress"]["phase_number"], data["run"]["valid_loss"], path)
             for path, data in kept
-            if data["course"]["fit"] is not None
+            if data["snapshot"] is not None
         ]
         keeper.adopt(point.path, snapshots)
     any_process(False)  # all have read
@@ -230,13 +227,13 @@ def _clean(out: Path, point: Point, kept: list[Path], size: int) -> None:
     for path in (out / CHECKPOINTS).glob("*"):
         if path not in kept:
             remove_checkpoint(path) if not path.suffix else shutil.rmtree(path, ignore_errors=True)
-    write_recipe(out, point.course.recipe)
+    write_recipe(out, point.run.recipe)
 
 
 def _moment(metadata: dict[str, Any]) -> tuple[int, int, int]:
     """What orders checkpoints in time."""
     progress = metadata["progress"]
-    ended = metadata["course"]["fit"] is None
+    ended = metadata["snapshot"] is None
     return progress["phase_number"] + ended, 0 if ended else progress["step"], 0 if ended else progress["phase_epoch"]
 
 

@@ -1,15 +1,14 @@
 """The learning-rate finder: a short mock training with a growing rate, after which nothing has changed."""
 
-import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
+from jaxclf._progress import OnProgress, silent
 from jaxclf.config import AugmentName, Phase, Settings
 from jaxclf.data.activations import ActivationLoader, AnyLoader
 from jaxclf.data.batches import Batch
@@ -17,7 +16,6 @@ from jaxclf.data.devices import fetch
 from jaxclf.inference.predict import to_device
 from jaxclf.models.classifier import Classifier
 from jaxclf.schedules import exponential
-from jaxclf.training.fit import Progress, Row
 from jaxclf.training.lr_curve import (
     RULES,
     LRBand,
@@ -29,7 +27,7 @@ from jaxclf.training.lr_curve import (
     suggest_lr,
     suggestions,
 )
-from jaxclf.training.program import PhaseProgram, make_phase_program, phase_key
+from jaxclf.training.program import Program, make_program, phase_key
 from jaxclf.training.scan import Plan, can_scan, resident, scan_steps
 from jaxclf.training.state import TrainState
 
@@ -49,6 +47,8 @@ __all__ = [
 PHASE_NUMBER = 2**31 - 1
 #: Steps of a learning-rate test: as many as the phase will have, within these bounds; on activations always the most.
 FINDER_STEPS = (40, 100)
+#: Steps per block of fetched losses; the curve does not depend on it.
+FETCH_EVERY = 10
 
 
 def finder_steps(phase: Phase, steps_per_epoch: int) -> int:
@@ -69,11 +69,8 @@ def find_lr(
     num_steps: int = 100,
     beta: float = 0.98,
     settings: Settings | None = None,
-    seed: int | None = None,
     augment: AugmentName | None = None,
-    fetch_every: int = 10,
-    mesh: Mesh | None = None,
-    on_step: Callable[[Progress], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> LRCurve:
     """Trains a copy of the variables with a rate that grows from `low` to `high`, and records the loss.
 
@@ -94,13 +91,11 @@ def find_lr(
       low, high: first and last rate of the last group, 0 < low < high.
       num_steps: at least 20.
       beta: smoothing, see `smooth_losses`.
-      settings: optimizer, momentum, weight decay, clipping, label smoothing and seed; default: `Settings()`.
-      seed: of order, augmentation and dropout; None takes the settings'.
+      settings: optimizer, momentum, weight decay, clipping, label smoothing, and the seed of order, augmentation and
+        dropout; default: `Settings()`.
       augment: a preset's name or "none"; None takes "side_on" if the loader is `presized` for it, and what cached
         activations show.
-      fetch_every: steps per block of fetched losses; the curve does not depend on it.
-      mesh: devices that share each batch, see `jaxclf.data.devices`; None: the default device.
-      on_step: called after each dispatched step; must not touch the device.
+      on_progress: called with (steps dispatched, steps in all); it may end before.
 
     Returns:
       The curve, up to and including the step where it diverged, or before the step whose loss is not finite.
@@ -110,41 +105,14 @@ def find_lr(
 
     References: cyclical learning rates and the range test, Smith, arXiv:1506.01186.
     """
-    if fetch_every < 1:
-        raise ValueError(f"fetch_every={fetch_every} must be at least 1")
-    settings = settings or Settings()
-    seed = settings.seed if seed is None else seed
-    smooth_losses((), beta)  # checks beta before any work is done
-    test = _make_test(model, variables, loader, lrs, frozen, low, high, num_steps, settings, seed, augment, mesh)
+    over = _Range(low, high, num_steps, beta)
+    test = _make_test(model, variables, loader, lrs, frozen, over, settings or Settings(), augment)
     if can_scan(loader):
-        losses = _scanned_losses(test, loader, [seed])[0]
-        curve = _curve(test, losses, beta)
-        if on_step is not None:
-            on_step(Progress(num_steps, num_steps, loader.batch_size, _row(test, curve.losses)))
-        return curve
-
-    state = test.state
-    losses = np.zeros(0)
-    pending: list[jax.Array] = []  # on the device until fetched
-    latest: Row | None = None
-    stop = None
-    batches = to_device(_recycled(loader, seed, num_steps), mesh=mesh, batch_size=loader.batch_size)
-    for step, batch in enumerate(batches, 1):
-        state, metrics = test.program.train_step(state, batch, test.program.key)
-        # After a failed step nothing changes any more, so what follows is no loss of this test.
-        pending.append(jnp.where(metrics["failed_at"] >= 0, jnp.nan, metrics["loss"]))
-        if len(pending) == 2 * fetch_every or step == num_steps:
-            # All but the newest block, which keeps the device at work meanwhile.
-            count = len(pending) if step == num_steps else fetch_every
-            losses = np.append(losses, np.asarray(jax.device_get(pending[:count]), np.float64))
-            pending = pending[count:]
-            stop = stopping_point(losses, smooth_losses(losses, beta))
-            latest = _row(test, losses)
-        if on_step is not None:
-            on_step(Progress(step, num_steps, loader.batch_size, latest))
-        if stop is not None:
-            break
-    return _curve(test, losses, beta)
+        losses = _scanned_losses(test, loader, [test.program.settings.seed])[0]
+        (on_progress or silent)(num_steps, num_steps)
+    else:
+        losses = _stepwise_losses(test, loader, on_progress or silent)
+    return _curve(test, losses)
 
 
 def find_lr_band(
@@ -164,7 +132,7 @@ def find_lr_band(
 ) -> LRBand:
     """`find_lr` repeated over seeds, all at once: by how much do curve and rate depend on order and draws?
 
-    One compiled scan, vectorised over the seeds. Test s of the band is what `find_lr(..., seed=seeds[s])` gives.
+    One compiled scan, vectorised over the seeds. Test s of the band is what `find_lr` gives with seed `seeds[s]`.
 
     Args:
       model, variables, lrs, frozen, low, high, num_steps, beta, settings, augment: as for `find_lr`.
@@ -185,10 +153,9 @@ def find_lr_band(
             "a band needs the activations of extract_features(..., cut='pooled', placement='device'); for other data "
             "call find_lr once for each seed"
         )
-    smooth_losses((), beta)
-    settings = settings or Settings()
-    test = _make_test(model, variables, loader, lrs, frozen, low, high, num_steps, settings, settings.seed, augment)
-    curves = [_curve(test, losses, beta) for losses in _scanned_losses(test, loader, numbers)]
+    over = _Range(low, high, num_steps, beta)
+    test = _make_test(model, variables, loader, lrs, frozen, over, settings or Settings(), augment)
+    curves = [_curve(test, losses) for losses in _scanned_losses(test, loader, numbers)]
     losses, smoothed = (
         np.stack([np.pad(values, (0, num_steps - len(values)), constant_values=np.nan) for values in column])
         for column in ([curve.losses for curve in curves], [curve.smoothed for curve in curves])
@@ -197,13 +164,20 @@ def find_lr_band(
     return LRBand(test.rates, losses, smoothed, reasons, test.rates[:, None] * test.ratios)
 
 
+class _Range(NamedTuple):
+    low: float
+    high: float
+    num_steps: int
+    beta: float
+
+
 class _Test(NamedTuple):
     """A range test that is ready to run: rates of the last group and all groups' ratios to it, program, first state."""
 
     rates: np.ndarray
     ratios: np.ndarray
-    frozen: tuple[str, ...]
-    program: PhaseProgram
+    beta: float
+    program: Program
     state: TrainState
 
 
@@ -213,27 +187,43 @@ def _make_test(
     loader: AnyLoader,
     lrs: Sequence[float],
     frozen: tuple[str, ...],
-    low: float,
-    high: float,
-    num_steps: int,
+    over: _Range,
     settings: Settings,
-    seed: int,
     augment: AugmentName | None,
-    mesh: Mesh | None = None,
 ) -> _Test:
-    rates, ratios = growing_lrs(low, high, num_steps), _ratios(lrs)
+    smooth_losses((), over.beta)  # checks beta before any work is done
+    rates, ratios = growing_lrs(over.low, over.high, over.num_steps), _ratios(lrs)
     if "head" in frozen:
         raise ValueError(f"frozen={frozen!r} holds the head too: nothing is left to train")
     if isinstance(loader, ActivationLoader):
         augment = augment or loader.augment
     augment = augment or ("side_on" if loader.presized else "none")
-    phase = Phase("lr finder", lrs=tuple(high * float(ratio) for ratio in ratios), frozen=frozen, augment=augment)
-    schedule = exponential(num_steps, initial=low / high)
-    settings = dataclasses.replace(settings, seed=seed)
-    program = make_phase_program(
-        model, variables, phase, loader, settings, phase_number=PHASE_NUMBER, schedule=schedule, mesh=mesh
-    )
-    return _Test(rates, ratios, frozen, program, program.create_state(variables, phase, settings))
+    group_lrs = tuple(over.high * float(ratio) for ratio in ratios)
+    phase = Phase("lr finder", lrs=group_lrs, frozen=frozen, augment=augment)
+    schedule = exponential(over.num_steps, initial=over.low / over.high)
+    program = make_program(model, phase, loader, settings, phase_number=PHASE_NUMBER, schedule=schedule)
+    return _Test(rates, ratios, over.beta, program, program.init(variables))
+
+
+def _stepwise_losses(test: _Test, loader: AnyLoader, on_progress: OnProgress) -> np.ndarray:
+    """The losses step by step, up to where the test ends: float64 [steps], NaN from a step that failed."""
+    state, losses, num_steps = test.state, np.zeros(0), len(test.rates)
+    pending: list[jax.Array] = []  # on the device until fetched
+    batches = _recycled(loader, test.program.settings.seed, num_steps)
+    on_device = to_device(batches, mesh=loader.mesh, batch_size=loader.batch_size)
+    for step, batch in enumerate(on_device, 1):
+        state, metrics = test.program.train_step(state, batch, test.program.key)
+        # After a failed step nothing changes any more, so what follows is no loss of this test.
+        pending.append(jnp.where(metrics["failed_at"] >= 0, jnp.nan, metrics["loss"]))
+        if len(pending) == 2 * FETCH_EVERY or step == num_steps:
+            # All but the newest block, which keeps the device at work meanwhile.
+            count = len(pending) if step == num_steps else FETCH_EVERY
+            losses = np.append(losses, np.asarray(jax.device_get(pending[:count]), np.float64))
+            pending = pending[count:]
+        on_progress(step, num_steps)
+        if stopping_point(losses, smooth_losses(losses, test.beta)) is not None:
+            break
+    return losses
 
 
 def _scanned_losses(test: _Test, loader: AnyLoader, seeds: Sequence[int]) -> np.ndarray:
@@ -245,27 +235,21 @@ def _scanned_losses(test: _Test, loader: AnyLoader, seeds: Sequence[int]) -> np.
     @jax.jit
     def run(state: TrainState, data: Any, plans: Plan, keys: jax.Array) -> jax.Array:
         def one(plan: Plan, key: jax.Array) -> jax.Array:
-            _, metrics = scan_steps(test.program.train_step, test.frozen, state, data, plan, key)
+            _, metrics = scan_steps(test.program.train_step, test.program.phase.frozen, state, data, plan, key)
             return jnp.where(metrics["failed_at"] >= 0, jnp.nan, metrics["loss"])
 
         return jax.vmap(one)(plans, keys) if len(seeds) > 1 else one(jax.tree.map(lambda x: x[0], plans), keys[0])[None]
 
     stacked = Plan(*(np.stack(column) for column in zip(*plans, strict=True)))
-    return np.asarray(fetch(run(test.state, resident(loader.dataset, test.program.mesh), stacked, keys)), np.float64)
+    return np.asarray(fetch(run(test.state, resident(loader.dataset), stacked, keys)), np.float64)
 
 
-def _curve(test: _Test, losses: np.ndarray, beta: float) -> LRCurve:
+def _curve(test: _Test, losses: np.ndarray) -> LRCurve:
     """The curve up to where the test ends."""
-    end, reason = stopping_point(losses, smooth_losses(losses, beta)) or (len(test.rates), "completed")
+    end, reason = stopping_point(losses, smooth_losses(losses, test.beta)) or (len(test.rates), "completed")
     losses, rates = losses[:end], test.rates[:end]
     group_lrs = rates[:, None] * test.ratios
-    return LRCurve(rates, losses, smooth_losses(losses, beta), reason, group_lrs, len(test.rates))
-
-
-def _row(test: _Test, losses: np.ndarray) -> Row:
-    """The last known step, for a progress bar."""
-    known = len(losses) - 1
-    return {"kind": "lr_finder", "step": known, "loss": float(losses[known]), "lr": float(test.rates[known])}
+    return LRCurve(rates, losses, smooth_losses(losses, test.beta), reason, group_lrs, len(test.rates))
 
 
 def _ratios(lrs: Sequence[float]) -> np.ndarray:

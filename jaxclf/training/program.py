@@ -1,8 +1,9 @@
 """From a phase and settings to what a fit runs: schedule, momentum, loss, optimizer, train step, random key."""
 
+import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Generator, Mapping
+from typing import Any
 
 import jax
 import optax
@@ -17,26 +18,34 @@ from jaxclf.inference.predict import to_device
 from jaxclf.models.classifier import Classifier
 from jaxclf.schedules import Schedule, one_cycle, one_cycle_momentum, sgdr
 from jaxclf.training.losses import Loss, balanced_class_weights, make_loss
-from jaxclf.training.optimizer import make_optimizer
+from jaxclf.training.optimizer import make_transformation
 from jaxclf.training.scan import Plan, ScannedSteps, can_scan, make_scanned_steps, resident, unstacked
 from jaxclf.training.state import TrainState, create_train_state
 from jaxclf.training.step import Metrics, TrainStep, make_train_step
 
 
-class PhaseProgram(NamedTuple):
-    """What one phase runs, made by `make_phase_program`.
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What one phase runs, made by `make_program`.
 
     Attributes:
+      model, phase, settings: what it was made of.
+      first_epoch: epochs of the run before this phase; they decide the order of the examples.
       train_step: jitted `(state, batch, key) -> (state, metrics)`.
       optimizer: for `create_train_state`.
       schedule: step -> multiplier of all rates.
       momentum: SGD's momentum (AdamW's b1), or a function of the step.
       num_steps: steps of the whole phase.
       key: of all random draws of the phase.
-      scanned_steps: many steps in one dispatch, where the training data allow it; else None.
-      mesh: devices that share each batch; None: the default device.
+      scanned_steps: many steps in one dispatch, where the training data allow it; else None. Then an epoch runs whole,
+        and there is no state in between.
+      mesh: devices that share each batch: the training loader's.
     """
 
+    model: Classifier
+    phase: Phase
+    settings: Settings
+    first_epoch: int
     train_step: TrainStep
     optimizer: optax.GradientTransformation
     schedule: Schedule
@@ -46,97 +55,106 @@ class PhaseProgram(NamedTuple):
     scanned_steps: ScannedSteps | None = None
     mesh: Mesh | None = None
 
-    def whole_epochs(self, train: AnyLoader) -> bool:
-        """Whether `epoch` runs all steps in one dispatch, so that there is no state in between."""
-        return self.scanned_steps is not None and isinstance(train, ActivationLoader)
+    def init(self, variables: Mapping[str, Any]) -> TrainState:
+        """The phase's first state; `variables`, `{"params", "batch_stats"}`, are copied."""
+        ema = self.settings.ema_decay is not None
+        state = create_train_state(variables, self.optimizer, frozen=self.phase.frozen, ema=ema)
+        return replicate(state, self.mesh)
 
     def epoch(
         self, state: TrainState, train: AnyLoader, number: int, *, start_batch: int = 0
-    ) -> Iterator[tuple[TrainState, Metrics]]:
-        """Runs the steps of epoch `number` from batch `start_batch` on; yields (state, metrics) once for each.
+    ) -> Generator[tuple[TrainState, Metrics], None, None]:
+        """Runs the steps of the phase's epoch `number` from batch `start_batch` on; yields (state, metrics) for each.
 
         Nothing waits for the device. With `scanned_steps`, all steps run first, always from batch 0; then the state is
         the last one each time, and the metrics are on the host.
         """
-        if self.scanned_steps is not None and isinstance(train, ActivationLoader):
+        number += self.first_epoch
+        if self.scanned_steps is not None:
+            assert isinstance(train, ActivationLoader)
             plan = Plan(*train.epoch_rows(number))
-            state, stacked = self.scanned_steps(state, resident(train.dataset, self.mesh), plan, self.key)
+            state, stacked = self.scanned_steps(state, resident(train.dataset), plan, self.key)
             for metrics in unstacked(stacked):
                 yield state, metrics
             return
-        for batch in to_device(
-            train.epoch(number, start_batch=start_batch), mesh=self.mesh, batch_size=train.batch_size
-        ):
+        batches = train.epoch(number, start_batch=start_batch)
+        for batch in to_device(batches, mesh=self.mesh, batch_size=train.batch_size):
             state, metrics = self.train_step(state, batch, self.key)
             yield state, metrics
 
-    def create_state(self, variables: Mapping[str, Any], phase: Phase, settings: Settings) -> TrainState:
-        """The phase's first state; `variables` are copied."""
-        ema = settings.ema_decay is not None
-        return replicate(create_train_state(variables, self.optimizer, frozen=phase.frozen, ema=ema), self.mesh)
 
-
-def make_phase_program(
+def make_program(
     model: Classifier,
-    variables: Mapping[str, Any],
     phase: Phase,
     train: AnyLoader,
-    settings: Settings,
+    settings: Settings | None = None,
     *,
     phase_number: int = 0,
+    first_epoch: int = 0,
     schedule: Schedule | None = None,
-    mesh: Mesh | None = None,
-) -> PhaseProgram:
-    """Builds a phase's optimizer and train step.
+    gradients: optax.GradientTransformation | None = None,
+) -> Program:
+    """What a phase runs: schedule, optimizer, loss, compiled steps, what is frozen, said once.
 
     Args:
-      model, variables: the classifier; of the variables only the structure is read.
+      model: the classifier.
       phase: what is frozen, rates, cycles, augmentation.
-      train: the training loader, of pictures or of cached activations; its batches per epoch and labels are read.
-      settings: loss, optimizer, clipping, mixing, accumulation, averaging and seed.
-      phase_number: part of the random key.
+      train: the training loader, of pictures or of cached activations; its batches per epoch, its labels and its
+        devices are read.
+      settings: loss, optimizer, clipping, mixing, accumulation, averaging and seed; default: `Settings()`.
+      phase_number: which phase of the run this is; part of every random key.
+      first_epoch: epochs the run has done before; the order of epoch e is `epoch_order(loader.seed, first_epoch + e)`.
       schedule: in place of the phase's own, for a learning-rate range test.
-      mesh: devices that share each batch, see `jaxclf.data.devices`.
+      gradients: a transformation of one's own, applied to the gradients before the optimizer sees them.
 
     Raises:
       ValueError: for a batch size that the devices cannot share evenly; for a loss that does not fit the data's labels;
         or for activations that do not fit the phase: its augmentation, or modules below their cut that it trains.
     """
+    settings = settings or Settings()
     check_augment(train, phase.augment)
-    check_divisible(train.batch_size, mesh)
+    check_divisible(train.batch_size, train.mesh)
     own, num_steps = phase_schedule(phase, len(train))
     schedule = schedule or own
     momentum = phase_momentum(phase, num_steps, settings.momentum)
-    optimizer = make_optimizer(
-        variables["params"],
+    optimizer = make_transformation(
         schedule,
         phase.lrs,
-        frozen=phase.frozen,
         optimizer=settings.optimizer,
         momentum=momentum,
         weight_decay=settings.weight_decay,
         clip_norm=settings.clip_norm,
     )
+    if gradients is not None:
+        optimizer = optax.chain(gradients, optimizer)
     train_step = make_train_step(
         model,
         optimizer,
         preprocess=train.preprocess,
+        settings=settings,
         schedule=schedule,
         lrs=phase.lrs,
         frozen=phase.frozen,
         augment=make_augment(phase.augment, train.preprocess.image_size) if train.cut is None else None,
         mix=make_mix(settings),
         loss=make_settings_loss(settings, train),
-        multi_label=settings.multi_label,
-        bn_frozen=settings.bn_frozen,
-        accumulate=settings.accumulate,
-        ema_decay=settings.ema_decay,
         start=train.cut,
-        mesh=mesh,
+        mesh=train.mesh,
     )
-    key = replicate(phase_key(settings.seed, phase_number), mesh)
-    scanned_steps = make_scanned_steps(train_step, phase.frozen) if can_scan(train) else None
-    return PhaseProgram(train_step, optimizer, schedule, momentum, num_steps, key, scanned_steps, mesh)
+    return Program(
+        model=model,
+        phase=phase,
+        settings=settings,
+        first_epoch=first_epoch,
+        train_step=train_step,
+        optimizer=optimizer,
+        schedule=schedule,
+        momentum=momentum,
+        num_steps=num_steps,
+        key=replicate(phase_key(settings.seed, phase_number), train.mesh),
+        scanned_steps=make_scanned_steps(train_step, phase.frozen) if can_scan(train) else None,
+        mesh=train.mesh,
+    )
 
 
 def phase_schedule(phase: Phase, steps_per_epoch: int) -> tuple[Schedule, int]:

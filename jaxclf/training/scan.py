@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from jaxclf.data.activations import ActivationDataset, ActivationLoader, AnyLoader
 from jaxclf.data.batches import Batch
@@ -45,14 +44,16 @@ def can_scan(loader: AnyLoader) -> bool:
     return isinstance(loader, ActivationLoader) and loader.cut == "pooled" and loader.dataset.placement == "device"
 
 
-def resident(dataset: ActivationDataset, mesh: Mesh | None = None) -> Resident:
+def resident(dataset: ActivationDataset) -> Resident:
     """The data set's arrays on the device; the activations are there already and are not copied.
 
     With a mesh, on each of its devices in full: all of them take the same steps, on whole batches. So small are the
     steps that dividing them would cost more than it saves, as devices would have to wait for each other at each one.
     """
     assert isinstance(dataset.activations, jax.Array)
-    return replicate(Resident(dataset.activations, jnp.asarray(dataset.labels), jnp.asarray(dataset.index)), mesh)
+    return replicate(
+        Resident(dataset.activations, jnp.asarray(dataset.labels), jnp.asarray(dataset.index)), dataset.mesh
+    )
 
 
 def scan_steps(

@@ -1,7 +1,7 @@
 """The jitted train step, built once per phase."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from jaxclf.augment import Augment, Mix, make_augment, normalize
-from jaxclf.config import Preprocess, check_frozen, cut_prefix
+from jaxclf.config import Preprocess, Settings, check_frozen, cut_prefix
 from jaxclf.data.batches import Batch
 from jaxclf.data.devices import replicated
 from jaxclf.models.classifier import Classifier
@@ -28,16 +28,13 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     *,
     preprocess: Preprocess,
+    settings: Settings | None = None,
     schedule: Schedule | None = None,
     lrs: Sequence[float] = (),
     frozen: tuple[str, ...] = (),
     augment: Augment | None = None,
     mix: Mix | None = None,
     loss: Loss | None = None,
-    multi_label: bool = False,
-    bn_frozen: bool = False,
-    accumulate: int = 1,
-    ema_decay: float | None = None,
     start: str | None = None,
     mesh: Mesh | None = None,
 ) -> TrainStep:
@@ -53,17 +50,17 @@ def make_train_step(
       model: the classifier.
       optimizer: from `make_optimizer` with the same `frozen`.
       preprocess: input size and normalisation.
+      settings: four of them are read; default: `Settings()`. `multi_label` counts right decisions per label and not
+        right classes, for the metric `correct` only. `bn_frozen` keeps the body's BatchNorm on running statistics also
+        where it is trained. `accumulate` runs the batch in so many parts, one after another, for memory's sake: the
+        gradient is that of the whole batch; BatchNorm that is trained sees the parts one by one. With `ema_decay` the
+        state's `ema` follows its variables, ema = d * ema + (1 - d) * variables with d = min(ema_decay, (1 + t) /
+        (10 + t)) at step t, so that short runs are not held at their start.
       schedule, lrs: what `make_optimizer` was given; only reported, as the metric `lrs`.
       frozen: a prefix of `MODULES`.
       augment: from `jaxclf.augment.make_augment`; `None` takes the centre crop.
       mix: `(key, images, targets, mask) -> (images, targets)`, mixup or cutmix.
       loss: from `jaxclf.losses.make_loss`; `None` takes softmax cross-entropy.
-      multi_label: count right decisions per label and not right classes, for the metric `correct` only.
-      bn_frozen: keep the body's BatchNorm on running statistics also where it is trained.
-      accumulate: the batch is run in so many parts, one after another, for memory's sake. The gradient is that of the
-        whole batch; BatchNorm that is trained sees the parts one by one.
-      ema_decay: in (0, 1): the state's `ema` follows its variables, ema = d * ema + (1 - d) * variables with
-        d = min(ema_decay, (1 + t) / (10 + t)) at step t, so that short runs are not held at their start.
       start: the cut that the batches' inputs come from; None: they are pictures. Activations are used as they are,
         and of the state only what is above the cut is read, so it may hold no more than that.
       mesh: devices that share each batch, see `jaxclf.data.devices`: then the state comes `replicate`d and the batch
@@ -75,84 +72,27 @@ def make_train_step(
       `failed_at`, and `lrs` (float32 [groups], the rates this step used).
 
     Raises:
-      ValueError: for an `accumulate` below 1, an `ema_decay` outside (0, 1), or a `start` whose modules are not all
-        frozen or that comes with changes of pictures.
+      ValueError: for a headless model, or a `start` whose modules are not all frozen or that comes with changes of
+        pictures.
     """
+    settings = settings or Settings()
     frozen = check_frozen(frozen)
     _check_start(start, frozen, augment is not None, mix is not None)
-    if accumulate < 1:
-        raise ValueError(f"accumulate={accumulate} must be at least 1")
-    if ema_decay is not None and not 0.0 < ema_decay < 1.0:
-        raise ValueError(f"ema_decay={ema_decay} must lie between 0 and 1, both excluded, or be None")
     if not model.num_classes:
         raise ValueError("a headless classifier has nothing to train: create it with num_classes")
-    num_classes = model.num_classes
-    augment = augment or make_augment("none", preprocess.image_size)
-    loss_of = loss or make_loss("softmax")
-
-    def prepare(batch: Batch, augment_key: jax.Array, mix_key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Normalised inputs [b, s, s, 3], or activations, and targets [b, c]."""
-        labels = jnp.asarray(batch.labels)
-        targets = labels if labels.ndim == 2 else targets_from_labels(labels, num_classes)
-        if start is not None:
-            return jnp.asarray(batch.inputs), targets
-        images = augment(augment_key, batch.inputs)
-        if mix is not None:
-            images, targets = mix(mix_key, images, targets, jnp.asarray(batch.mask))
-        return normalize(images, preprocess.mean, preprocess.std), targets
-
-    def gradient(
-        trainable: Tree,
-        fixed: Tree,
-        batch_stats: Tree,
-        inputs: jax.Array,
-        targets: jax.Array,
-        mask: jax.Array,
-        key: Any,
-    ) -> tuple[Tree, Tree, jax.Array, jax.Array, jax.Array]:
-        """Of the sum of losses: (gradient, updated statistics, sum of losses, sum of weights, logits)."""
-
-        def loss_fn(trainable: Tree) -> tuple[jax.Array, tuple[jax.Array, jax.Array, Tree]]:
-            logits, updated = model.apply(
-                {"params": combine(fixed, trainable), "batch_stats": batch_stats},
-                inputs,
-                train=True,
-                frozen=frozen,
-                start=start,
-                bn_frozen=bn_frozen,
-                mask=mask,
-                rngs={"dropout": key},
-                mutable=["batch_stats"],
-            )
-            losses, weights = loss_of(logits, targets)
-            # Without any BatchNorm there is nothing to update.
-            return (losses * mask).sum(), ((weights * mask).sum(), logits, updated.get("batch_stats", batch_stats))
-
-        (total, (weight, logits, updated)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trainable)
-        return gradients, updated, total, weight, logits
+    prepare = _make_prepare(model.num_classes, preprocess, augment, mix, start)
+    differentiate = _make_differentiate(model, loss or make_loss("softmax"), frozen, start, settings)
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         augment_key, mix_key, dropout_key = step_keys(key, state.step)
-        inputs, targets = prepare(batch, augment_key, mix_key)
+        examples = prepare(batch, augment_key, mix_key)
         trainable, fixed = partition(state.params, frozen)
-        mask = jnp.asarray(batch.mask)
-        batch_stats, parts = state.batch_stats, list[tuple[Tree, jax.Array, jax.Array, jax.Array]]()
-        for part in range(accumulate):
-            rows = _part(part, accumulate, len(mask))
-            if part > 0:  # one part after the other, so that only one part's activations are alive
-                inputs, batch_stats = jax.lax.optimization_barrier((inputs, batch_stats))
-            part_key = jax.random.fold_in(dropout_key, part) if accumulate > 1 else dropout_key
-            gradients, batch_stats, total, weight, logits = gradient(
-                trainable, fixed, batch_stats, inputs[rows], targets[rows], mask[rows], part_key
-            )
-            parts.append((gradients, total, weight, logits))
-        logits = jnp.concatenate([part[3] for part in parts]) if accumulate > 1 else parts[0][3]
-        gradients, total, weight = sum_trees([part[:3] for part in parts])
-        weight = jnp.where(weight > 0.0, weight, 1.0)
-        gradients = jax.tree.map(lambda leaf: leaf / weight, gradients)
-        mean_loss = total / weight
+        found = differentiate(trainable, fixed, state.batch_stats, examples, dropout_key)
+        weight = jnp.where(found.weight > 0.0, found.weight, 1.0)
+        gradients = jax.tree.map(lambda leaf: leaf / weight, found.gradients)
+        mean_loss = found.total / weight
         updates, opt_state = optimizer.update(gradients, state.opt_state, trainable)
-        proposed = (optax.apply_updates(trainable, updates), batch_stats, opt_state)
+        proposed = (optax.apply_updates(trainable, updates), found.batch_stats, opt_state)
 
         # The gradient by itself too: clipping and AdamW can make finite numbers of one that is not.
         finite = jnp.isfinite(mean_loss) & _all_finite((gradients, proposed))
@@ -162,17 +102,12 @@ def make_train_step(
         )
         failed_at = jnp.where((state.failed_at < 0) & ~finite, state.step, state.failed_at)
         params = combine(fixed, trained)
-        ema = state.ema
-        if ema_decay is not None and ema is not None:
-            now = {"params": params, "batch_stats": batch_stats}
-            decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
-            # Written as a difference, so that what is frozen stays to the bit.
-            ema = jax.tree.map(lambda old, new: jnp.where(applied, old + (1.0 - decay) * (new - old), old), ema, now)
+        ema = _follow(state, params, batch_stats, applied, settings.ema_decay)
         metrics = {
             "loss": mean_loss,
-            "correct": (_correct(logits, jnp.asarray(batch.labels), multi_label) * mask).sum(),
+            "correct": (_correct(found.logits, jnp.asarray(batch.labels), settings.multi_label) * examples.mask).sum(),
             "weight": weight,
-            "count": mask.sum(),
+            "count": examples.mask.sum(),
             "failed_at": failed_at,
         }
         if schedule is not None:
@@ -181,6 +116,93 @@ def make_train_step(
         return TrainState(step, params, batch_stats, opt_state, failed_at, ema), metrics
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=None if mesh is None else replicated(mesh))
+
+
+class _Examples(NamedTuple):
+    """Of a batch: normalised inputs [b, s, s, 3] or activations, targets [b, c], and the mask [b]."""
+
+    inputs: jax.Array
+    targets: jax.Array
+    mask: jax.Array
+
+
+class _Found(NamedTuple):
+    """Of the sum of losses: its gradient, updated statistics, the sum, the sum of weights, and logits [b, c]."""
+
+    gradients: Tree
+    batch_stats: Tree
+    total: jax.Array
+    weight: jax.Array
+    logits: jax.Array
+
+
+def _make_prepare(
+    num_classes: int, preprocess: Preprocess, augment: Augment | None, mix: Mix | None, start: str | None
+) -> Callable[[Batch, jax.Array, jax.Array], _Examples]:
+    augment = augment or make_augment("none", preprocess.image_size)
+
+    def prepare(batch: Batch, augment_key: jax.Array, mix_key: jax.Array) -> _Examples:
+        labels, mask = jnp.asarray(batch.labels), jnp.asarray(batch.mask)
+        targets = labels if labels.ndim == 2 else targets_from_labels(labels, num_classes)
+        if start is not None:
+            return _Examples(jnp.asarray(batch.inputs), targets, mask)
+        images = augment(augment_key, batch.inputs)
+        if mix is not None:
+            images, targets = mix(mix_key, images, targets, mask)
+        return _Examples(normalize(images, preprocess.mean, preprocess.std), targets, mask)
+
+    return prepare
+
+
+def _make_differentiate(
+    model: Classifier, loss: Loss, frozen: tuple[str, ...], start: str | None, settings: Settings
+) -> Callable[[Tree, Tree, Tree, _Examples, jax.Array], _Found]:
+    def one_part(trainable: Tree, fixed: Tree, batch_stats: Tree, examples: _Examples, key: jax.Array) -> _Found:
+        def loss_fn(trainable: Tree) -> tuple[jax.Array, tuple[jax.Array, jax.Array, Tree]]:
+            logits, updated = model.apply(
+                {"params": combine(fixed, trainable), "batch_stats": batch_stats},
+                examples.inputs,
+                train=True,
+                frozen=frozen,
+                start=start,
+                bn_frozen=settings.bn_frozen,
+                mask=examples.mask,
+                rngs={"dropout": key},
+                mutable=["batch_stats"],
+            )
+            losses, weights = loss(logits, examples.targets)
+            sums = (losses * examples.mask).sum(), (weights * examples.mask).sum()
+            # Without any BatchNorm there is nothing to update.
+            return sums[0], (sums[1], logits, updated.get("batch_stats", batch_stats))
+
+        (total, (weight, logits, updated)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trainable)
+        return _Found(gradients, updated, total, weight, logits)
+
+    def in_parts(trainable: Tree, fixed: Tree, batch_stats: Tree, examples: _Examples, key: jax.Array) -> _Found:
+        parts, count = list[_Found](), settings.accumulate
+        inputs, targets, mask = examples
+        for part in range(count):
+            rows = slice(part * len(mask) // count, (part + 1) * len(mask) // count)
+            if part > 0:  # one part after the other, so that only one part's activations are alive
+                inputs, batch_stats = jax.lax.optimization_barrier((inputs, batch_stats))
+            some = _Examples(inputs[rows], targets[rows], mask[rows])
+            part_key = jax.random.fold_in(key, part)
+            parts.append(one_part(trainable, fixed, batch_stats, some, part_key))
+            batch_stats = parts[-1].batch_stats
+        gradients, total, weight = sum_trees([(part.gradients, part.total, part.weight) for part in parts])
+        return _Found(gradients, batch_stats, total, weight, jnp.concatenate([part.logits for part in parts]))
+
+    return one_part if settings.accumulate == 1 else in_parts
+
+
+def _follow(state: TrainState, params: Tree, batch_stats: Tree, applied: jax.Array, decay: float | None) -> Any:
+    """The running average after a step."""
+    if decay is None or state.ema is None:
+        return state.ema
+    now = {"params": params, "batch_stats": batch_stats}
+    kept = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
+    # Written as a difference, so that what is frozen stays to the bit.
+    return jax.tree.map(lambda old, new: jnp.where(applied, old + (1.0 - kept) * (new - old), old), state.ema, now)
 
 
 def _check_start(start: str | None, frozen: tuple[str, ...], augmented: bool, mixed: bool) -> None:
@@ -204,11 +226,6 @@ def step_keys(key: jax.Array, step: jax.typing.ArrayLike) -> tuple[jax.Array, ja
     prepare_key, dropout_key = jax.random.split(jax.random.fold_in(key, step))
     augment_key, mix_key = jax.random.split(prepare_key)
     return augment_key, mix_key, dropout_key
-
-
-def _part(part: int, parts: int, size: int) -> slice:
-    """Rows of one of `parts` nearly equal parts of a batch."""
-    return slice(part * size // parts, (part + 1) * size // parts)
 
 
 def sum_trees(trees: Sequence[Any]) -> Any:

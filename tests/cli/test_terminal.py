@@ -17,7 +17,7 @@ from jaxclf.run.evaluate import evaluate_run
 from jaxclf.run.load import load_run
 from jaxclf.run.recipes import eight_steps, head_only, two_phase
 from jaxclf.run.run import run_recipe
-from jaxclf.training.fit import Progress
+from jaxclf.training.events import Step
 
 #: The heading of a report's data check.
 FOUND = "Check of 26 pictures: 0 errors"
@@ -101,8 +101,9 @@ def test_nothing_but_plain_lines_without_a_terminal(options):
     with terminal.task("decoding", 3) as advance:
         advance(1, 3)
         terminal.note("[a] note")
-    with terminal.phase(Phase("head", lrs=(0.1,)), 0, 1) as on_step:
-        on_step(Progress(1, 4, 8, {"epoch": 0, "step": 0, "loss": 1.0, "lrs": [0.1]}))
+    with terminal.phase(Phase("head", lrs=(0.1,)), 0, 1) as show:
+        row = {"kind": "step", "epoch": 0, "step": 0, "loss": 1.0, "lrs": [0.1]}
+        show(Step(1, 4, 8, {}, (row,), False, None))
     assert "\x1b" not in seen.getvalue() and "\r" not in seen.getvalue()
     assert seen.getvalue().splitlines()[0] == "[a] note"
 

@@ -30,11 +30,11 @@ class SignalAt(Observer):
 
     @contextlib.contextmanager
     def phase(self, phase, number, num_phases):
-        def on_step(progress):
-            if (number, progress.step) == self.at:
+        def show(event):
+            if (number, event.step) == self.at:
                 os.kill(os.getpid(), self.number)
 
-        yield on_step
+        yield show
 
 
 def stop_at(photos, out, recipe, phase, step, number=signal.SIGTERM):
@@ -62,7 +62,7 @@ def undisturbed(photos, tmp_path_factory):
 def test_stopped_four_times_it_ends_with_the_same_bits(undisturbed, photos, tmp_path):
     """In the head's scanned epoch, in the middle of an epoch of all layers, at an epoch's last step, at the last."""
     out = tmp_path / "run"
-    _, said = stop_at(photos, out, WHOLE, 0, 2)
+    _, said = stop_at(photos, out, WHOLE, 0, 3)
     assert said.startswith("stopped at step 3 of phase 'head'")  # an epoch that is one dispatch is done to its end
     notes, said = stop_at(photos, out, WHOLE, 1, 5, signal.SIGINT)
     assert any("phase 1 of 2, epoch 2, batch 1" in note for note in notes)

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from jaxclf._jax import enable_compilation_cache
-from jaxclf.config import MODULES, Phase, Settings
+from jaxclf.config import MODULES, Phase
 from jaxclf.data.activations import ActivationDataset, ActivationLoader
 from jaxclf.data.devices import data_mesh, replicate
 from jaxclf.data.loader import Loader
@@ -32,7 +32,7 @@ from jaxclf.models import ResNetConfig, create_classifier, init_variables, norm
 from jaxclf.run.checkpoint_file import restore_checkpoint, save_checkpoint
 from jaxclf.training import fit as loop
 from jaxclf.training.lr_finder import find_lr
-from jaxclf.training.program import make_phase_program
+from jaxclf.training.program import make_program
 from jaxclf.training.sweep import HeadTraining, SweepGrid, sweep_heads
 
 enable_compilation_cache()
@@ -55,7 +55,13 @@ def coloured(count, seed=0):
 
 TRAIN = Loader(coloured(85), batch_size=16, image_size=IMAGE_SIZE, train=True)
 VALID = Loader(coloured(13, seed=1), batch_size=8, image_size=IMAGE_SIZE, train=False)
-SHARED_VALID = Loader(coloured(13, seed=1), batch_size=8, image_size=IMAGE_SIZE, train=False, mesh=MESH)
+
+
+def on(loader, mesh):
+    """The same loader for other devices."""
+    other = copy.copy(loader)
+    other.mesh = mesh
+    return other
 
 
 def difference(a, b):
@@ -81,7 +87,7 @@ def train():
     handler.emit = lambda record: messages.append(record.getMessage())
     records.addHandler(handler)
     with jax.log_compiles():
-        many = loop.fit(MODEL, VARIABLES, PHASE, TRAIN, SHARED_VALID, log_every=1, mesh=MESH)
+        many = loop.fit(MODEL, VARIABLES, PHASE, on(TRAIN, MESH), on(VALID, MESH), log_every=1)
     records.removeHandler(handler)
     with (
         mock.patch.object(norm, "masked_moments", moments_of_parts),
@@ -112,8 +118,8 @@ def train():
 
 def program():
     """What the sharded train step is compiled to, and how its batch lies."""
-    made = make_phase_program(MODEL, VARIABLES, PHASE, TRAIN, Settings(), mesh=MESH)
-    state = made.create_state(VARIABLES, PHASE, Settings())
+    made = make_program(MODEL, PHASE, on(TRAIN, MESH))
+    state = made.init(VARIABLES)
     batch = next(to_device(TRAIN.epoch(0), mesh=MESH))
     text = made.train_step.lower(state, batch, made.key).compile().as_text()
     reduced = re.findall(r"f32\[([\d,]*)\]", " ".join(re.findall(r" = (.*) all-reduce\(", text)))
@@ -131,8 +137,8 @@ def evaluation():
     """13 examples, in batches of 8 or 9, on several numbers of devices."""
     found = {}
     for number, size in ((None, 8), (8, 8), (3, 9)):
-        mesh = None if number is None else data_mesh(number)
-        loader = Loader(coloured(13, seed=1), batch_size=size, image_size=IMAGE_SIZE, train=False, mesh=mesh)
+        loader = Loader(coloured(13, seed=1), batch_size=size, image_size=IMAGE_SIZE, train=False)
+        loader = on(loader, None if number is None else data_mesh(number))
         predictions = predict(MODEL, VARIABLES, loader)
         scores = evaluate(MODEL, VARIABLES, loader)
         found[str(number)] = [predictions.index.tolist(), predictions.logits.tolist(), scores]
@@ -141,21 +147,21 @@ def evaluation():
 
 def features():
     """Extraction, plain and augmented, and what is trained from it: a head in one dispatch, and step by step."""
-    loaders = [
-        Loader(coloured(29), batch_size=8, image_size=IMAGE_SIZE, train=True, mesh=mesh) for mesh in (None, MESH)
+    presized = Loader(coloured(29), batch_size=8, image_size=IMAGE_SIZE, train=True)
+    banks = [
+        extract_features(MODEL, VARIABLES, on(presized, mesh), num_views=3, augment="side_on") for mesh in (None, MESH)
     ]
-    banks = [extract_features(MODEL, VARIABLES, presized, num_views=3, augment="side_on") for presized in loaders]
     out = {"bank": difference(*(bank.activations for bank in banks)), "placement": banks[1].placement}
     fits, stepwise, curves, logits = [], [], [], []
-    for bank, mesh in zip(banks, (None, MESH), strict=True):
+    for bank in banks:
         plain = ActivationLoader(bank, batch_size=8, train=True, augmented=False)
-        fits.append(loop.fit(MODEL, VARIABLES, HEAD, plain, mesh=mesh).state.params["head"])
+        fits.append(loop.fit(MODEL, VARIABLES, HEAD, plain).state.params["head"])
         on_host = copy.copy(bank)
         on_host.activations = np.asarray(bank.activations)
         plain_on_host = ActivationLoader(on_host, batch_size=8, train=True, augmented=False)
-        stepwise.append(loop.fit(MODEL, VARIABLES, HEAD, plain_on_host, mesh=mesh).state.params["head"])
+        stepwise.append(loop.fit(MODEL, VARIABLES, HEAD, plain_on_host).state.params["head"])
         logits.append(predict(MODEL, VARIABLES, ActivationLoader(bank, batch_size=8, train=False)).logits)
-        curves.append(find_lr(MODEL, VARIABLES, plain, frozen=MODULES[:5], num_steps=20, mesh=mesh))
+        curves.append(find_lr(MODEL, VARIABLES, plain, frozen=MODULES[:5], num_steps=20))
     out |= {"head": difference(*fits), "scanned_curve": difference(curves[0].losses, curves[1].losses)}
     return (
         out
@@ -166,13 +172,13 @@ def features():
 
 def finder():
     curves = [
-        find_lr(MODEL, VARIABLES, TRAIN, frozen=MODULES[:5], num_steps=20, high=0.1, mesh=mesh) for mesh in (None, MESH)
+        find_lr(MODEL, VARIABLES, on(TRAIN, mesh), frozen=MODULES[:5], num_steps=20, high=0.1) for mesh in (None, MESH)
     ]
     return {"curve": difference(curves[0].losses, curves[1].losses), "steps": [len(c.losses) for c in curves]}
 
 
 def views():
-    found = [predict_views(MODEL, VARIABLES, loader, num_views=2) for loader in (VALID, SHARED_VALID)]
+    found = [predict_views(MODEL, VARIABLES, on(VALID, mesh), num_views=2) for mesh in (None, MESH)]
     return {
         "logits": difference(found[0].logits, found[1].logits),
         "between_views": difference(found[0].logits[0], found[0].logits[1]),

@@ -43,8 +43,8 @@ def pictures(count, seed=0):
     return ArrayDataset(np.clip(np.eye(3)[labels][:, None, None] * 40 + 100 + noise, 0, 255).astype(np.uint8), labels)
 
 
-def loader(count, mesh, seed=0, train=True):
-    part = {"shard": (jax.process_index(), jax.process_count()), "mesh": mesh}
+def loader(count, seed=0, train=True):
+    part = {"shard": (jax.process_index(), jax.process_count()), "mesh": data_mesh()}
     return Loader(pictures(count, seed), batch_size=4, image_size=IMAGE_SIZE, train=train, **part)
 
 
@@ -55,12 +55,12 @@ def rounded(tree):
 
 
 def work(model, variables, mesh, folder, full):
-    train, valid = loader(22, mesh), loader(5, mesh, seed=1, train=False)
-    fitted = loop.fit(model, variables, PHASE if full else HEAD, train, valid, log_every=1, mesh=mesh)
+    train, valid = loader(22), loader(5, seed=1, train=False)
+    fitted = loop.fit(model, variables, PHASE if full else HEAD, train, valid, log_every=1)
     found = {
         "losses": [row["loss"] for row in fitted.steps],
         "variables": rounded(fitted.state.variables),
-        "predictions": [array.tolist() for array in fitted.predictions.arrays().values()],
+        "predictions": [array.tolist() for array in fitted.predictions[:3]],
     }
     found["any"] = [
         distributed.any_process(flag) for flag in (False, jax.process_index() == jax.process_count() - 1, True)
@@ -73,14 +73,14 @@ def work(model, variables, mesh, folder, full):
         return found
 
     views = predict_views(model, variables, valid, num_views=1)
-    found["views"] = [array.tolist() for array in (views.logits, views.labels, views.index)]
+    found["views"] = [array.tolist() for array in views]
     features = extract_features(model, variables, valid, cache_dir=folder / "features")
     activations = ActivationLoader(features, batch_size=4, train=True)
     found["features"] = fetch(features.activations).tolist()
-    found["head"] = rounded(loop.fit(model, variables, HEAD, activations, mesh=mesh).state.params["head"])
-    found["curve"] = find_lr(model, variables, activations, frozen=MODULES[:5], num_steps=20, mesh=mesh).losses.tolist()
-    activations = ActivationLoader(features, batch_size=4, train=False)
-    found["from_features"] = predict(model, variables, activations).logits.tolist()
+    found["head"] = rounded(loop.fit(model, variables, HEAD, activations).state.params["head"])
+    found["curve"] = find_lr(model, variables, activations, frozen=MODULES[:5], num_steps=20).losses.tolist()
+    held_back = ActivationLoader(features, batch_size=4, train=False)
+    found["from_features"] = predict(model, variables, held_back).logits.tolist()
     x = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
     pooled = ActivationDataset(x, (x[:, 0] > 0).astype(int), classes="ab", cut="pooled", mesh=mesh)
     grid = SweepGrid(lrs=(0.1, 0.3), weight_decays=(0.0,), num_folds=2)
@@ -101,12 +101,12 @@ def main(folder, process_id, port, victim, mode):
     if port == "none":
         return
 
-    def on_step(progress):
-        if progress.step == 2 and process_id == victim:
-            os.kill(os.getpid(), signal.SIGKILL)
-
     try:
-        loop.fit(model, variables, HEAD, loader(22, mesh), on_step=on_step, mesh=mesh)
+        pictures_again = loader(22)
+        program = loop.make_program(model, HEAD, pictures_again)
+        for event in loop.train(program, program.init(variables), pictures_again):
+            if event.step == 2 and process_id == victim:
+                os.kill(os.getpid(), signal.SIGKILL)
     except Exception as error:
         lost = distributed.lost_process(error)
         if not lost:

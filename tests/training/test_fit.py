@@ -24,11 +24,10 @@ PHASE = Phase("all", lrs=(0.02,) * 3, num_cycles=2)
 
 
 class Watched(NamedTuple):
-    """A fit that logs each fourth step, and what happened meanwhile."""
+    """A fit that logs each fourth step, the events of the same training, and what happened meanwhile."""
 
     result: loop.FitResult
-    seen: list[loop.Row]  # by on_log and on_epoch, in this order
-    progress: list[loop.Progress]
+    events: list[loop.Event]
     transfers: list[str]  # everything that read a value from the device
     variables: tuple[list[bytes], list[bytes]]  # the caller's, before and after
 
@@ -59,21 +58,18 @@ def transfers_watched():
 
 @pytest.fixture(scope="module")
 def watched(tiny):
-    train, valid = loaders()
-    seen, progress = [], []
     before = [np.array(leaf).tobytes() for leaf in jax.tree.leaves(tiny[1])]
     with transfers_watched() as transfers:
-        result = loop.fit(
-            *tiny, PHASE, train, valid, log_every=4, on_log=seen.append, on_epoch=lambda row, state: seen.append(row),
-            on_step=progress.append,
-        )  # fmt: skip
+        result = loop.fit(*tiny, PHASE, *loaders(), log_every=4)
     after = [np.array(leaf).tobytes() for leaf in jax.tree.leaves(tiny[1])]
-    return Watched(result, seen, progress, transfers, (before, after))
+    program = loop.make_program(tiny[0], PHASE, loaders()[0])
+    events = list(loop.train(program, program.init(tiny[1]), *loaders(), log_every=4))
+    return Watched(result, events, transfers, (before, after))
 
 
 def test_it_learns_and_records(watched):
-    result, progress = watched.result, watched.progress
-    assert watched.seen == sorted(
+    result, events = watched.result, watched.events
+    assert [row for event in events for row in event.rows] == sorted(
         result.steps + result.epochs, key=lambda row: (row["epoch"], row["kind"] == "epoch", row["step"])
     )
     assert [row["step"] for row in result.steps] == [3, 5, 7, 11]  # each fourth, and the last of each epoch
@@ -84,8 +80,12 @@ def test_it_learns_and_records(watched):
     assert [(row["epoch"], row["step"], row["cycle_end"]) for row in result.epochs] == [(0, 6, True), (1, 12, True)]
     assert result.epochs[-1]["train_loss"] < result.epochs[0]["train_loss"]
     assert int(result.state.step) == 12 and result.stopped == ""
-    assert [p.step for p in progress] == list(range(1, 13)) and progress[0].num_steps == 12
-    assert progress[3].latest == result.steps[0]
+    steps, epochs = ([event for event in events if isinstance(event, kind)] for kind in (loop.Step, loop.Epoch))
+    assert [event.step for event in steps] == list(range(1, 13)) and {event.num_steps for event in events} == {12}
+    assert [events.index(event) for event in epochs] == [6, 13] and [event.last for event in epochs] == [False, True]
+    assert [event.step for event in steps if event.ends_epoch] == [6, 12]
+    assert steps[3].rows == (result.steps[0],) and steps[4].rows == ()
+    assert [event.figures for event in epochs] == result.epochs
     assert summarize(result.predictions)["loss"] == result.epochs[-1]["valid_loss"]
     losses = [row["valid_loss"] for row in result.epochs]
     assert result.best_epoch == losses.index(min(losses))
@@ -174,3 +174,46 @@ def test_one_compile_per_step_function_and_phase(tiny, caplog):
     compiled = collections.Counter(re.findall(r"Compiling jit\((\w+)\)", caplog.text))
     assert compiled["train_step"] == 2, compiled
     assert compiled["predict_step"] == 1, compiled
+
+
+def test_leaving_the_loop_closes_the_loader(tiny, monkeypatch):
+    train, valid = loaders()
+    closed, epoch = [], train.epoch
+
+    def watched_epoch(*args, **kwargs):
+        batches = epoch(*args, **kwargs)
+        close = batches.close
+        batches.close = lambda: (closed.append(True), close())
+        return batches
+
+    monkeypatch.setattr(train, "epoch", watched_epoch)
+    program = loop.make_program(tiny[0], HEAD, train)
+    for event in loop.train(program, program.init(tiny[1]), train, valid):
+        if event.step == 2:
+            break
+    del event
+    assert closed
+
+
+def test_a_snapshot_goes_on_to_the_bit_and_is_not_eaten(tiny):
+    """From the middle of an epoch, twice from the same one, and from an epoch's end; not from an epoch's last step."""
+    train, valid = loaders()
+    phase = dataclasses.replace(HEAD, num_cycles=2, keep_best=True)
+    program = loop.make_program(tiny[0], phase, train)
+    snapshots, rows, whole = [], [], None
+    for whole in loop.train(program, program.init(tiny[1]), train, valid, log_every=4):
+        rows += whole.rows
+        if isinstance(whole, loop.Step) and whole.ends_epoch:
+            with pytest.raises(ValueError, match="ends its epoch"):
+                whole.snapshot()
+        elif whole.step in (3, 6):
+            snapshots.append((whole.snapshot(), len(rows)))
+    state, predictions = whole.result()
+    for snapshot, done in (snapshots[0], *snapshots):
+        again = list(loop.train(program, snapshot, train, valid, log_every=4))
+        assert [row for event in again for row in event.rows] == rows[done:]
+        other, other_predictions = again[-1].result()
+        jax.tree.map(np.testing.assert_array_equal, other, state)
+        np.testing.assert_array_equal(other_predictions.logits, predictions.logits)
+    with pytest.raises(ValueError, match="nothing left to train"):
+        loop.fit(*tiny, phase, train, valid, start=whole.snapshot())

@@ -37,19 +37,21 @@ def test_it_keeps_the_best_epoch_and_stops_when_it_has_turned(tiny, scripted):
     phase = dataclasses.replace(
         PLAIN, lrs=(0.3,), num_cycles=2, cycle_epochs=2, cycle_mult=2, keep_best=True, patience=3
     )
-    result = loop.fit(
-        model, variables, phase, train, valid, settings=Settings(ema_decay=0.9),
-        on_epoch=lambda row, state: states.append(jax.tree.map(np.array, (state.variables, state.ema))),
-    )  # fmt: skip
-    assert [row["cycle_end"] for row in result.epochs] == [False, True, False, False, False]
-    assert [row["valid_loss"] for row in result.epochs] == list(TURNING[:5])
-    assert result.best_epoch == 1 and result.stopped == "no lower validation loss in 3 epochs"
-    for kept, seen, last in zip((result.state.variables, result.state.ema), states[1], states[4], strict=True):
+    program = loop.make_program(model, phase, train, Settings(ema_decay=0.9))
+    for event in loop.train(program, program.init(variables), train, valid):
+        if isinstance(event, loop.Epoch):
+            states.append((jax.tree.map(np.array, (event.state.variables, event.state.ema)), event.figures))
+    states, epochs = zip(*states, strict=True)
+    assert [row["cycle_end"] for row in epochs] == [False, True, False, False, False]
+    assert [row["valid_loss"] for row in epochs] == list(TURNING[:5])
+    assert event.last and event.best.epoch == 1 and event.stopped == "no lower validation loss in 3 epochs"
+    state, predictions = event.result()
+    for kept, seen, last in zip((state.variables, state.ema), states[1], states[4], strict=True):
         jax.tree.map(np.testing.assert_array_equal, kept, seen)
         assert (kept["params"]["head"]["fc"]["kernel"] != last["params"]["head"]["fc"]["kernel"]).any()
-    averaged = predict(model, result.state.averaged, valid)
-    np.testing.assert_array_equal(result.predictions.logits, averaged.logits)
-    assert (averaged.logits != predict(model, result.state.variables, valid).logits).any()
+    averaged = predict(model, state.averaged, valid)
+    np.testing.assert_array_equal(predictions.logits, averaged.logits)
+    assert (averaged.logits != predict(model, state.variables, valid).logits).any()
 
 
 def test_without_keep_best_the_last_epoch_is_what_comes_back(tiny, scripted):
@@ -121,14 +123,11 @@ def test_a_failed_step_ends_the_fit_at_the_next_transfer(tiny, monkeypatch):
 
     monkeypatch.setattr(phases, "make_train_step", make)
     rows = []
+    train = loaders(presized=False)[0]
+    program = loop.make_program(tiny[0], dataclasses.replace(PLAIN, cycle_epochs=2), train)
+    events = loop.train(program, program.init(tiny[1]), train, log_every=3)
     with pytest.raises(loop.NonFiniteLoss) as error:
-        loop.fit(
-            *tiny,
-            dataclasses.replace(PLAIN, cycle_epochs=2),
-            loaders(presized=False)[0],
-            log_every=3,
-            on_log=rows.append,
-        )
+        rows.extend(row for event in events for row in event.rows)
     assert len(copies) == 6 and [row["step"] for row in rows] == [2]
     rates = 0.01 * np.asarray(phases.phase_schedule(dataclasses.replace(PLAIN, cycle_epochs=2), 6)[0](4))
     assert f"at step 4 of phase 'head' (learning rates {', '.join([f'{rates:.3g}'] * 3)})" in str(error.value)

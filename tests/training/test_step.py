@@ -9,7 +9,7 @@ import pytest
 
 from jaxclf import schedules
 from jaxclf.augment import make_augment
-from jaxclf.config import MODULES, Preprocess
+from jaxclf.config import MODULES, Preprocess, Settings
 from jaxclf.data.batches import Batch
 from jaxclf.inference.predict import make_predict_step
 from jaxclf.models import create_classifier, init_variables
@@ -37,6 +37,8 @@ def make_batch(size=8, padding=0):
     )
 
 
+#: What a step reads of the settings.
+OF_SETTINGS = ("bn_frozen", "accumulate", "ema_decay")
 #: What `setup` has built, so that tests that want the same step compile it once.
 BUILT = {}
 
@@ -48,9 +50,10 @@ def setup(tiny, frozen=(), lrs=(0.01, 0.02, 0.03), clip_norm=None, **options):
     if key not in BUILT:
         schedule = schedules.sgdr(10, 1)
         optimizer = make_optimizer(variables["params"], schedule, lrs, frozen=frozen, clip_norm=clip_norm)
-        step = make_train_step(
-            model, optimizer, preprocess=PREPROCESS, schedule=schedule, lrs=lrs, frozen=frozen, **options
-        )
+        chosen = Settings(**{name: options[name] for name in options if name in OF_SETTINGS})
+        rest = {name: value for name, value in options.items() if name not in OF_SETTINGS}
+        common = {"preprocess": PREPROCESS, "settings": chosen, "schedule": schedule, "lrs": lrs, "frozen": frozen}
+        step = make_train_step(model, optimizer, **common, **rest)
         BUILT[key] = step, optimizer
     step, optimizer = BUILT[key]
     return step, create_train_state(variables, optimizer, frozen=frozen, ema="ema_decay" in options)

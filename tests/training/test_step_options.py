@@ -15,7 +15,6 @@ from jaxclf.config import MODULES
 from jaxclf.inference.predict import make_predict_step
 from jaxclf.models.trees import leaf_paths, partition
 from jaxclf.training.losses import make_loss
-from jaxclf.training.step import make_train_step
 
 HEAD, TOP = MODULES[:5], MODULES[:4]  # frozen: all but the head, all but stage4 and the head
 WEIGHTED = make_loss("softmax", class_weights=(1.0, 2.0, 5.0))
@@ -188,12 +187,3 @@ def test_class_weights_are_the_formula(tiny, log_probs):
     slope = (weights[:, None] * (np.exp(log_probs) - np.eye(3)[SEVEN.labels])).sum(0) / weights.sum()
     (bias,) = (leaf for path, leaf in leaf_paths(state.params["head"]) if path.endswith("bias"))
     np.testing.assert_allclose(bias, -0.03 * 1.9 * slope, rtol=1e-4)  # Nesterov's first step; the bias starts at 0
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [({"accumulate": 0}, "accumulate=0"), ({"ema_decay": 1.0}, "ema_decay=1.0"), ({"ema_decay": 0.0}, "ema_decay=0.0")],
-)
-def test_options_out_of_range(tiny, options, message):
-    with pytest.raises(ValueError, match=message):
-        make_train_step(tiny[0], None, preprocess=PREPROCESS, **options)

@@ -9,7 +9,7 @@ from jaxclf.metrics import Predictions
 
 
 @dataclasses.dataclass
-class Course:
+class RunState:
     """A run under way.
 
     Attributes:
@@ -94,7 +94,7 @@ class Course:
     @classmethod
     def from_dict(
         cls, data: dict[str, Any], recipe: Recipe, rates: list[dict[str, Any]], latest: Predictions | None
-    ) -> "Course":
+    ) -> "RunState":
         """Back from `to_dict`, with the curves and arrays it leaves out."""
         phases = tuple(from_dict(Phase, phase, f"phases[{number}].") for number, phase in enumerate(data["phases"]))
         return cls(

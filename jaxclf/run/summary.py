@@ -1,0 +1,192 @@
+"""The end of a run: test-time augmentation, the test part, calibration, and the summary."""
+
+import csv
+import io
+import time
+from typing import Any
+
+import numpy as np
+
+from jaxclf._progress import OnProgress
+from jaxclf.data.loader import loader_for
+from jaxclf.data.sources import DataSource, fingerprint
+from jaxclf.inference.predict import predict
+from jaxclf.inference.tta import predict_tta
+from jaxclf.metrics import (
+    Predictions,
+    accuracy_standard_error,
+    compare_predictions,
+    cross_fit_temperature,
+    label_probabilities,
+    probabilities,
+    search_threshold,
+    summarize,
+)
+from jaxclf.models.trees import Tree, num_parameters
+from jaxclf.run.folder import CHECKPOINTS, write_predictions, write_submission, write_summary
+from jaxclf.run.prepare import RunContext, hardware, versions
+from jaxclf.run.processes import is_writer
+from jaxclf.run.run_state import RunState
+
+
+def finish(context: RunContext, run: RunState, variables: Tree) -> dict[str, Any]:
+    """Judges what a run's phases ended with, and writes all but the phases' own files, `summary.json` last.
+
+    Args:
+      context: what all phases shared.
+      run: whose phases have all ended.
+      variables: what the last one ended with.
+
+    Returns:
+      What `summary.json` holds.
+    """
+    splits, spec, latest = context.prepared.splits, context.prepared.spec, run.latest
+    assert latest is not None  # there is a phase
+    names = [splits.valid.name(int(index)) for index in latest.index]
+    if is_writer():
+        write_predictions(context.folder, latest, names, spec.classes)
+    figures = _figures(context, run, variables, latest)
+    context.keeper.wait()
+    summary = figures | _about(context, run, variables)
+    if is_writer():
+        write_summary(context.folder, summary)
+    return summary
+
+
+def _figures(context: RunContext, run: RunState, variables: Tree, latest: Predictions) -> dict[str, Any]:
+    """What the run brought: its phases, test-time augmentation, the test part, calibration."""
+    settings, splits = context.settings, context.prepared.splits
+    steps, tta, test = list(run.steps), None, None
+    if settings.tta_views:
+        started = time.perf_counter()
+        context.observer.note(f"test-time augmentation: the plain picture and {settings.tta_views} views")
+        total = len(latest.labels) * (settings.tta_views + 1)
+        with context.observer.task("test-time augmentation", total) as progress:
+            tta = _score_tta(context, run, variables, latest, progress)
+        brought = {name: tta[name] for name in ("loss", "accuracy", "loss_difference")}
+        steps.append({"name": "test-time augmentation", "seconds": time.perf_counter() - started, **brought})
+    if splits.test is not None:
+        with context.observer.task("judging the test part", len(splits.test)) as progress:
+            test, submission = _score_test(context, variables, splits.test, progress)
+        if submission is not None and is_writer():
+            write_submission(context.folder, submission)
+    return {
+        "accuracy": run.steps[-1]["accuracy"],
+        "loss": run.steps[-1]["loss"],
+        **(_multi_label_figures(latest) if latest.multi_label else {}),
+        "num_classes": len(splits.train.classes),
+        "classes": list(splits.train.classes),
+        "num_train": len(splits.train) - len(context.bad["train"]),
+        "num_valid": len(splits.valid) - len(context.bad["valid"]),
+        "seconds": run.total_seconds(),
+        "steps": steps,
+        "tta": tta,
+        "test": test,
+        "calibration": _score_calibration(latest, settings.seed),
+    }
+
+
+def _about(context: RunContext, run: RunState, variables: Tree) -> dict[str, Any]:
+    """What the run was made of, and where what it made is."""
+    splits, pretrained = context.prepared.splits, context.prepared.pretrained
+    return {
+        "rates": [{name: rate[name] for name in ("phase", "lr", "rule", "seconds")} for rate in run.rates],
+        "cached": run.cached,
+        "checkpoint": f"{CHECKPOINTS}/phase{run.number}",
+        "data": {"path": context.data, "layout": splits.layout, "fingerprint": fingerprint(splits.whole)},
+        "skipped_images": {
+            part: [{"name": picture.name, "reason": picture.reason} for picture in pictures]
+            for part, pictures in context.bad.items()
+        },
+        "weights": pretrained.config.origin if pretrained is not None else "none (from scratch)",
+        "seed": context.settings.seed,
+        "num_parameters": num_parameters(variables["params"]),
+        "precision": context.prepared.spec.precision,
+        "hardware": hardware(),
+        "versions": versions(),
+    }
+
+
+def difference(before: Predictions, after: Predictions) -> dict[str, Any]:
+    """`loss_difference`: [mean, standard error] of the per-image loss, after - before; below 0 is better."""
+    compared = compare_predictions(before, after)
+    return {"loss_difference": [float(compared.loss.mean), float(compared.loss.standard_error)]}
+
+
+def _score_tta(
+    context: RunContext, run: RunState, variables: Tree, plain: Predictions, on_progress: OnProgress
+) -> dict[str, Any]:
+    """Figures of test-time augmentation, and its paired difference to the plain pictures' predictions."""
+    settings = context.settings
+    augment = next((phase.augment for phase in reversed(run.recipe.phases) if phase.augment != "none"), "side_on")
+    views = predict_tta(
+        context.model,
+        variables,
+        context.loaders.valid[settings.image_size],
+        num_views=settings.tta_views,
+        augment=augment,
+        seed=settings.seed,
+        on_progress=on_progress,
+    )._replace(threshold=settings.threshold)
+    return {**summarize(views), "num_views": settings.tta_views, "augment": augment, **difference(plain, views)}
+
+
+def _score_calibration(predictions: Predictions, seed: int) -> dict[str, Any] | None:
+    """The temperature, and what it brings on held-out folds; None for too few examples to hold any out."""
+    if len(predictions.labels) < 10:
+        return None
+    found = cross_fit_temperature(predictions, seed=seed)
+    return {
+        # At a bound the examples do not say what it should be (all of them right, for example).
+        "temperature": 1.0 if found.at_bound else found.temperature,
+        "at_bound": bool(found.at_bound),
+        "loss_before": found.loss_before,
+        "loss_after": found.loss_after,
+        "ece_before": found.ece_before,
+        "ece_after": found.ece_after,
+    }
+
+
+def _score_test(
+    context: RunContext, variables: Tree, source: DataSource, on_progress: OnProgress
+) -> tuple[dict[str, Any] | None, str | None]:
+    """The test part: (figures, None) where it has labels, (None, the text of submission.csv) where it has none."""
+    loader = loader_for(
+        source,
+        context.settings,
+        context.prepared.spec.preprocess,
+        train=False,
+        cache="none",
+        mesh=context.loaders.mesh,
+    )
+    threshold = context.settings.threshold
+    predictions = predict(context.model, variables, loader, threshold=threshold, on_progress=on_progress)
+    if not source.multi_label and (predictions.labels < 0).any():
+        return None, _submission(predictions, source)
+    scores: dict[str, Any] = summarize(predictions)
+    if not predictions.multi_label:
+        scores["accuracy_standard_error"] = accuracy_standard_error(scores["accuracy"], len(predictions.labels))
+    return scores, None
+
+
+def _submission(predictions: Predictions, source: DataSource) -> str:
+    """A line per picture: file, label (or labels with "|" between them), and the probability of each class."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["file", "label", *source.classes])
+    rows = (label_probabilities if predictions.multi_label else probabilities)(predictions.logits)
+    for index, row in zip(predictions.index, rows, strict=True):
+        chosen = np.flatnonzero(row >= predictions.threshold) if predictions.multi_label else [row.argmax()]
+        label = "|".join(source.classes[i] for i in chosen)
+        writer.writerow([source.name(int(index)), label, *(f"{value:.6f}" for value in row)])
+    return table.getvalue()
+
+
+def _multi_label_figures(predictions: Predictions) -> dict[str, Any]:
+    """F-beta at the run's threshold, and the threshold that would have been best on the same pictures (optimistic)."""
+    found = search_threshold(label_probabilities(predictions.logits), predictions.labels)
+    return {
+        "f_beta": summarize(predictions)["f_beta"],
+        "threshold": predictions.threshold,
+        "best_threshold": {"threshold": float(found.threshold), "f_beta": float(found.score)},
+    }
