@@ -11,7 +11,7 @@ import jaxclf
 
 PACKAGE = Path(jaxclf.__file__).parent
 CONTRIBUTING = REPOSITORY / "CONTRIBUTING.md"
-MAX_FLOORS = 99
+MAX_FLOORS = 8
 
 #: Only these rooms may import these packages, and only these files these two.
 OWNERS = {
