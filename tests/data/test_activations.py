@@ -242,7 +242,8 @@ def test_each_seed_of_a_band_is_a_test_of_its_own(tiny):
     dropping = create_classifier(tiny[0].config, 3, dropout=0.3), tiny[1]
     band = lr_finder.find_lr_band(*dropping, pooled_loader(3), seeds=(0, 7), **TEST)
     for number, seed in enumerate((0, 7)):
-        alone, row = lr_finder.find_lr(*dropping, pooled_loader(3, host=True), seed=seed, **TEST), band.curve(number)
+        test = {**TEST, "settings": Settings(seed=seed)}
+        alone, row = lr_finder.find_lr(*dropping, pooled_loader(3, host=True), **test), band.curve(number)
         np.testing.assert_allclose(row.losses, alone.losses, rtol=1e-4)
         assert row.reason[:20] == alone.reason[:20] and row.num_steps == 40
     assert band.losses.shape == band.smoothed.shape == (2, 40) and np.isnan(band.losses).any()

@@ -87,7 +87,7 @@ def test_one_compile(watched):
 
 def test_same_seed_same_curve_other_seed_other_curve(tiny, watched):
     assert equal(find(tiny, **QUIET, settings=Settings(seed=0)), watched.curve)
-    other = find(tiny, **QUIET, seed=1)
+    other = find(tiny, **QUIET, settings=Settings(seed=1))
     assert not np.isclose(other.losses[0], watched.curve.losses[0], rtol=1e-3), "another order"
 
 
