@@ -135,7 +135,7 @@ class Fit:
     def _show_plan(self, recipe: Recipe) -> int:
         from jaxclf.cli.terminal import Terminal
         from jaxclf.data.splits import open_data
-        from jaxclf.training.phase_costs import phase_costs
+        from jaxclf.training.cost import phase_costs
 
         splits = open_data(self.data, valid_fraction=recipe.settings.valid_fraction, seed=recipe.settings.seed)
         costs = phase_costs(recipe, len(splits.train), len(splits.train.classes), num_valid=len(splits.valid))

@@ -16,8 +16,8 @@ from jaxclf._words import describe_flops
 from jaxclf.config import MODULES, Phase, Recipe
 from jaxclf.run.folder import CONTENTS
 from jaxclf.run.observer import Observer
+from jaxclf.training.cost import PhaseCost
 from jaxclf.training.events import Event, Row
-from jaxclf.training.phase_costs import PhaseCost
 
 #: Columns of a terminal from which on a plan is printed as a table.
 PLAN_WIDTH = 150

@@ -1,24 +1,26 @@
 """What a step costs, told from shapes alone: parameters, memory and FLOPs, before anything is compiled or run.
 
-Everything is read off JAX's traces of the network, forwards and backwards, on no array at all. FLOPs are those of
-convolutions and matrix products, two per multiply-add, padding included: the convention of published figures (resnet50
-at 224 pixels: 8.2 GFLOP a picture, "4.1 GMACs"). XLA's own count leaves out what meets padding and adds what is
-elementwise, a few per cent either way. How many of them a device does in a second is not told here.
+Read off JAX's traces of the network, on no array at all. FLOPs are those of convolutions and matrix products, two per
+multiply-add, padding included: the convention of published figures (resnet50 at 224 pixels: 8.2 GFLOP a picture, "4.1
+GMACs"). XLA's own count leaves out what meets padding and adds what is elementwise, a few per cent either way.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Literal
 
-from jaxclf import schedules
-from jaxclf.config import CUTS, MODULES, Preprocess, cut_prefix
-from jaxclf.models.classifier import Classifier, init_variables
+from jaxclf.config import CUTS, MODULES, Preprocess, Recipe, cut_prefix
+from jaxclf.data.order import num_batches
+from jaxclf.models.classifier import Classifier, create_classifier, init_variables
 from jaxclf.models.trees import Tree, combine, num_parameters, partition
+from jaxclf.schedules import constant
 from jaxclf.training.flops import count_flops, products
-from jaxclf.training.optimizer import make_optimizer
+from jaxclf.training.lr_finder import finder_steps
+from jaxclf.training.optimizer import make_transformation
 
 #: What can be frozen and leaves something to train: nothing, the stem, .., the whole body.
 FREEZINGS = tuple(MODULES[:number] for number in range(len(MODULES)))
@@ -93,12 +95,11 @@ def step_cost(
     _check(image_size, batch_size, frozen, start)
     variables = abstract_variables(model)
     trainable, _ = partition(variables["params"], frozen)
-    transformation = make_optimizer(
-        variables["params"], schedules.constant(), (1.0,), frozen=frozen, optimizer=optimizer
-    )
-    forward = [_forward(model, image_size, batch_size, frozen, *cuts) for cuts in _stretches(frozen, start)]
-    largest = max((sum(pair) for part in forward for pair in _product_bytes(part)), default=0)
-    kept = _kept_bytes(forward[-1])
+    opt_state = jax.eval_shape(make_transformation(constant(), (1.0,), optimizer=optimizer).init, trainable)
+    traces = (_forward(model, image_size, batch_size, frozen, *cuts) for cuts in _stretches(frozen, start))
+    ends = [[(product.invars[0], product.outvars[0]) for product in products(trace)] for trace in traces]
+    largest = max((_num_bytes(pair) for stretch in ends for pair in stretch), default=0)
+    kept = _num_bytes({id(v): v for pair in ends[-1] for v in pair})  # what several products read counts once
     both, residual_bytes = _backward(model, image_size, batch_size, frozen, start)
     return StepCost(
         frozen=frozen,
@@ -106,7 +107,7 @@ def step_cost(
         num_parameters=num_parameters(variables["params"]),
         num_trainable=num_parameters(trainable),
         parameter_bytes=_num_bytes(variables),
-        optimizer_bytes=_num_bytes(jax.eval_shape(transformation.init, trainable)),
+        optimizer_bytes=_num_bytes(opt_state),
         gradient_bytes=_num_bytes(trainable),
         activation_bytes=kept + largest,
         activation_bound=max(residual_bytes, kept) + largest,
@@ -123,14 +124,9 @@ def freezing_costs(
 
 
 def step_flops(
-    model: Classifier,
-    *,
-    image_size: int,
-    batch_size: int,
-    frozen: tuple[str, ...] = (),
-    start: str | None = None,
+    model: Classifier, *, image_size: int, batch_size: int, frozen: tuple[str, ...] = (), start: str | None = None
 ) -> int:
-    """The FLOPs alone of `step_cost`, which see."""
+    """The FLOPs alone of `step_cost`."""
     _check(image_size, batch_size, frozen, start)
     return count_flops(_backward(model, image_size, batch_size, frozen, start)[0])
 
@@ -146,15 +142,64 @@ def forward_flops(model: Classifier, *, image_size: int, start: str | None = Non
     return count_flops(_forward(model, image_size, 1, MODULES, start, stop))
 
 
-def _product_bytes(jaxpr: ClosedJaxpr) -> list[tuple[int, int]]:
-    """Bytes of the input and the output of every product."""
-    return [(_num_bytes(equation.invars[0].aval), _num_bytes(equation.outvars[0].aval)) for equation in products(jaxpr)]
+class PhaseCost(NamedTuple):
+    """What a phase is estimated to cost, at most: `patience` may end it earlier.
+
+    Attributes:
+      name: of the phase.
+      flops: of all that it computes: activations that are cached, search for a rate, training, validation.
+      full_epochs: the same in epochs of training the whole network at the recipe's image size.
+    """
+
+    name: str
+    flops: int
+    full_epochs: float
 
 
-def _kept_bytes(jaxpr: ClosedJaxpr) -> int:
-    """Bytes of the inputs and outputs of all products; what several read counts once."""
-    kept = {id(v): v for e in products(jaxpr) for v in (e.invars[0], e.outvars[0])}
-    return sum(_num_bytes(variable.aval) for variable in kept.values())
+def phase_costs(recipe: Recipe, num_train: int, num_classes: int, *, num_valid: int = 0) -> list[PhaseCost]:
+    """The estimated cost of each phase of a recipe.
+
+    A phase that trains from a cached cut computes its activations once, all views of them, and then only what lies
+    above the cut. A search for a rate counts as many steps as it has at most. Decoding, augmentation, and test-time
+    augmentation after the phases are not counted.
+
+    Args:
+      recipe: settings and phases.
+      num_train: training pictures, at least 1.
+      num_classes: at least 1.
+      num_valid: validation pictures, which every epoch predicts; 0 leaves validation out.
+
+    Raises:
+      ValueError: for a number out of range or an unknown architecture.
+
+    >>> from jaxclf.run.recipes import RECIPES
+    >>> from jaxclf.config import Settings
+    >>> settings = Settings(arch="resnet10t", image_size=64)
+    >>> [(cost.name, round(cost.full_epochs, 1)) for cost in phase_costs(RECIPES["fine-tune"](settings), 6400, 2)]
+    [('head', 0.3), ('all layers', 3.0)]
+    """
+    counts = {"num_train": (num_train, 1), "num_classes": (num_classes, 1), "num_valid": (num_valid, 0)}
+    for name, (value, least) in counts.items():
+        if value < least:
+            raise ValueError(f"{name}={value} must be at least {least}")
+    settings = recipe.settings
+    model = create_classifier(settings.arch, num_classes, head=settings.head)  # FLOPs are the same in any precision
+    steps = num_batches(num_train, settings.batch_size, train=True)
+    one_step = functools.cache(functools.partial(step_flops, model, batch_size=settings.batch_size))
+    picture = functools.cache(functools.partial(forward_flops, model))
+    unit = steps * one_step(image_size=settings.image_size)
+    costs = []
+    for phase in recipe.phases:
+        size = phase.image_size or settings.image_size
+        num_steps = phase.num_epochs * steps + (finder_steps(phase, steps) if phase.lr_from == "find" else 0)
+        flops = num_steps * one_step(image_size=size, frozen=phase.frozen, start=phase.cut)
+        flops += phase.num_epochs * num_valid * picture(image_size=size, start=phase.cut)
+        if phase.cut is not None:
+            flops += (num_train * phase.num_views + num_valid) * picture(image_size=size, stop=phase.cut)
+        if phase.cut is not None or size != settings.image_size:  # judged on whole pictures at the end
+            flops += num_valid * picture(image_size=settings.image_size)
+        costs.append(PhaseCost(phase.name, flops, flops / unit))
+    return costs
 
 
 def _backward(
@@ -163,61 +208,49 @@ def _backward(
     """The trace of the loss and its gradient, and the bytes of all that is kept from one for the other."""
     variables = abstract_variables(model)
     trainable, fixed = partition(variables["params"], frozen)
-    inputs = _abstract_inputs(model, image_size, batch_size, start)
+    apply = _train_apply(model, frozen, start)
 
-    def gradient(trainable: Tree, fixed: Tree, batch_stats: Tree, inputs: jax.Array, key: jax.Array) -> Any:
+    def gradient(trainable: Tree, fixed: Tree, *others: Any) -> Any:
         def total(trainable: Tree) -> tuple[jax.Array, Any]:
-            logits, updated = _apply_train(model, combine(fixed, trainable), batch_stats, inputs, key, frozen, start)
+            logits, updated = apply(combine(fixed, trainable), *others)
             return logits.sum(), updated
 
         value, backward, _ = jax.vjp(total, trainable, has_aux=True)
         return jax.tree.leaves(backward), backward(jnp.ones_like(value))
 
-    key = _abstract_key()
-    traced, shapes = jax.make_jaxpr(gradient, return_shape=True)(
-        trainable, fixed, variables["batch_stats"], inputs, key
-    )
+    others = (variables["batch_stats"], *_abstract_batch(model, image_size, batch_size, start))
+    traced, shapes = jax.make_jaxpr(gradient, return_shape=True)(trainable, fixed, *others)
     given = {id(variable) for variable in (*traced.jaxpr.invars, *traced.jaxpr.constvars)}
     residuals = [v for v in traced.jaxpr.outvars[: len(shapes[0])] if not isinstance(v, Literal)]
-    return traced, _num_bytes([v.aval for v in {id(v): v for v in residuals if id(v) not in given}.values()])
+    return traced, _num_bytes({id(v): v for v in residuals if id(v) not in given})
 
 
 def _forward(
-    model: Classifier,
-    image_size: int,
-    batch_size: int,
-    frozen: tuple[str, ...],
-    start: str | None,
-    stop: str | None,
+    model: Classifier, image_size: int, batch_size: int, frozen: tuple[str, ...], start: str | None, stop: str | None
 ) -> ClosedJaxpr:
     """The trace of a stretch of the network; what is not frozen, as it runs in training."""
-    variables = abstract_variables(model)
-    apply = functools.partial(_apply_train, model, frozen=frozen, start=start, stop=stop)
-    inputs = _abstract_inputs(model, image_size, batch_size, start)
-    return jax.make_jaxpr(apply)(variables["params"], variables["batch_stats"], inputs, _abstract_key())
+    variables, batch = abstract_variables(model), _abstract_batch(model, image_size, batch_size, start)
+    apply = _train_apply(model, frozen, start, stop)
+    return jax.make_jaxpr(apply)(variables["params"], variables["batch_stats"], *batch)
 
 
-def _apply_train(
-    model: Classifier,
-    params: Tree,
-    batch_stats: Tree,
-    inputs: jax.Array,
-    key: jax.Array,
-    frozen: tuple[str, ...],
-    start: str | None,
-    stop: str | None = None,
-) -> Any:
-    return model.apply(
-        {"params": params, "batch_stats": batch_stats},
-        inputs,
-        train=True,
-        frozen=frozen,
-        start=start,
-        stop=stop,
-        mask=jnp.ones(len(inputs)),
-        rngs={"dropout": key},
-        mutable=["batch_stats"],
-    )
+def _train_apply(
+    model: Classifier, frozen: tuple[str, ...], start: str | None, stop: str | None = None
+) -> Callable[..., Any]:
+    def apply(params: Tree, batch_stats: Tree, inputs: jax.Array, key: jax.Array) -> Any:
+        return model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            inputs,
+            train=True,
+            frozen=frozen,
+            start=start,
+            stop=stop,
+            mask=jnp.ones(len(inputs)),
+            rngs={"dropout": key},
+            mutable=["batch_stats"],
+        )
+
+    return apply
 
 
 def _stretches(frozen: tuple[str, ...], start: str | None) -> list[tuple[str | None, str | None]]:
@@ -233,16 +266,12 @@ def abstract_variables(model: Classifier) -> Any:
     return jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
 
 
-def _abstract_inputs(model: Classifier, image_size: int, batch_size: int, start: str | None) -> jax.ShapeDtypeStruct:
-    """A normalised batch: pictures, or activations at `start`."""
-    pictures = jax.ShapeDtypeStruct((batch_size, image_size, image_size, model.config.in_channels), jnp.float32)
-    if start is None:
-        return pictures
-    return jax.eval_shape(functools.partial(model.apply, stop=start), abstract_variables(model), pictures)
-
-
-def _abstract_key() -> Any:
-    return jax.eval_shape(lambda: jax.random.key(0))
+def _abstract_batch(model: Classifier, image_size: int, batch_size: int, start: str | None) -> tuple[Any, Any]:
+    """A normalised batch, of pictures or of activations at `start`, and a random key."""
+    inputs = jax.ShapeDtypeStruct((batch_size, image_size, image_size, model.config.in_channels), jnp.float32)
+    if start is not None:
+        inputs = jax.eval_shape(functools.partial(model.apply, stop=start), abstract_variables(model), inputs)
+    return inputs, jax.eval_shape(lambda: jax.random.key(0))
 
 
 def _check(image_size: int, batch_size: int, frozen: tuple[str, ...], start: str | None) -> None:
@@ -256,4 +285,6 @@ def _check(image_size: int, batch_size: int, frozen: tuple[str, ...], start: str
 
 
 def _num_bytes(tree: Any) -> int:
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    """Of arrays, of their shapes, or of a trace's variables."""
+    shapes: list[Any] = [getattr(leaf, "aval", leaf) for leaf in jax.tree.leaves(tree)]
+    return sum(shape.size * shape.dtype.itemsize for shape in shapes)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
@@ -36,7 +36,7 @@ def count_flops(jaxpr: ClosedJaxpr | Jaxpr) -> int:
 def _own_flops(equation: JaxprEqn) -> int:
     if equation.primitive.name not in PRODUCTS:
         return 0
-    left, right, out = (_aval(variable) for variable in (*equation.invars, equation.outvars[0]))
+    left, right, out = (cast(Any, variable.aval) for variable in (*equation.invars, equation.outvars[0]))
     dimensions = equation.params["dimension_numbers"]
     if equation.primitive.name == "dot_general":
         taken = math.prod(left.shape[axis] for axis in dimensions[0][0])
@@ -45,11 +45,6 @@ def _own_flops(equation: JaxprEqn) -> int:
         taken = features * math.prod(spatial)
     spread = math.prod(equation.params.get("lhs_dilation") or ())
     return 2 * out.size * taken // spread
-
-
-def _aval(variable: Any) -> Any:
-    """Shape and type of a trace's variable."""
-    return variable.aval
 
 
 def _open(jaxpr: ClosedJaxpr | Jaxpr) -> Jaxpr:

@@ -9,7 +9,8 @@ from rich.console import Console
 from jaxclf.cli.terminal import Terminal
 from jaxclf.config import Phase, Recipe, Settings, cut_prefix
 from jaxclf.run.recipes import RECIPES
-from jaxclf.training import lr_finder, phase_costs
+from jaxclf.training import cost, lr_finder
+from jaxclf.training.cost import PhaseCost, phase_costs
 
 RECIPE = RECIPES["eight-steps"](Settings(arch="resnet10t", image_size=64, batch_size=50))
 
@@ -26,18 +27,18 @@ def prices(monkeypatch):
         end = 6 if stop is None else len(cut_prefix(stop))
         return image_size**2 * (end - (0 if start is None else len(cut_prefix(start))))
 
-    monkeypatch.setattr(phase_costs, "step_flops", step_flops)
-    monkeypatch.setattr(phase_costs, "forward_flops", forward_flops)
+    monkeypatch.setattr(cost, "step_flops", step_flops)
+    monkeypatch.setattr(cost, "forward_flops", forward_flops)
 
 
 def full_epochs(recipe, num_train=1000, num_valid=0):
-    return [c.full_epochs for c in phase_costs.phase_costs(recipe, num_train, 2, num_valid=num_valid)]
+    return [c.full_epochs for c in phase_costs(recipe, num_train, 2, num_valid=num_valid)]
 
 
 @pytest.mark.parametrize("num_valid", [0, 200])
 def test_phases_by_hand(prices, num_valid):
     """Extraction, search, training, validation; 20 steps an epoch, 100 of a search. A picture costs 6, a step 18."""
-    costs = phase_costs.phase_costs(RECIPE, 1000, 2, num_valid=num_valid)
+    costs = phase_costs(RECIPE, 1000, 2, num_valid=num_valid)
     pixels = 64**2
     assert [c.name for c in costs] == [phase.name for phase in RECIPE.phases]
     assert [c.flops / pixels for c in costs] == [
@@ -82,7 +83,7 @@ def test_real_prices():
 def test_phase_costs_names_wrong_numbers():
     for numbers, named in (((0, 2, 0), "num_train=0"), ((9, 0, 0), "num_classes=0"), ((9, 2, -1), "num_valid=-1")):
         with pytest.raises(ValueError, match=named):
-            phase_costs.phase_costs(RECIPE, *numbers[:2], num_valid=numbers[2])
+            phase_costs(RECIPE, *numbers[:2], num_valid=numbers[2])
 
 
 def test_the_plan_shows_costs_where_there_are_some():
@@ -92,7 +93,7 @@ def test_the_plan_shows_costs_where_there_are_some():
 
     assert "cost" not in shown()
     figures = [(2.5e12, 0.333), (5e12, 1.012), (1.25e14, 17.0)]
-    costs = [phase_costs.PhaseCost(phase.name, int(f), e) for phase, (f, e) in zip(RECIPE.phases, figures, strict=True)]
+    costs = [PhaseCost(phase.name, int(f), e) for phase, (f, e) in zip(RECIPE.phases, figures, strict=True)]
     text = shown(costs)
     rows = {line.split("│")[1].strip(): line for line in text.splitlines() if line.startswith("│")}
     for phase, figure in zip(RECIPE.phases, ("0.33 (2.50 TFLOP)", "1.0 (5.00 TFLOP)", "17.0 (125 TFLOP)"), strict=True):
