@@ -12,10 +12,8 @@ import numpy as np
 
 #: A test needs this many steps: fewer leave too little between the ends that the rules drop.
 MIN_STEPS = 20
-#: Divergence is looked for from this step on.
-DIVERGENCE_AFTER = 10
-#: The test ends where the smoothed loss is this many times the lowest before it.
-DIVERGENCE_FACTOR = 4.0
+#: The test ends where, from this step on, the smoothed loss is this many times the lowest before it.
+DIVERGENCE_AFTER, DIVERGENCE_FACTOR = 10, 4.0
 #: Points at the end of the curve that no rule looks at.
 DROPPED_TAIL = 5
 #: `valley` counts in thirds and sixths of a fall, so it needs one of this many points.
@@ -64,21 +62,24 @@ class LRBand(NamedTuple):
     def curve(self, number: int) -> LRCurve:
         """The test of seed number `number` alone."""
         end = int(np.isfinite(self.losses[number]).sum())
-        losses, smoothed = self.losses[number, :end], self.smoothed[number, :end]
-        return LRCurve(self.lrs[:end], losses, smoothed, self.reasons[number], self.group_lrs[:end], len(self.lrs))
+        return self._until(end, self.losses[number], self.smoothed[number], self.reasons[number])
 
     def middle(self) -> LRCurve:
         """The median of the seeds' losses at each step, as far as half of them got: what the rules can be asked."""
         end = int((np.isfinite(self.losses).sum(0) * 2 > len(self.losses)).sum())
         losses, smoothed = (np.nanmedian(values[:, :end], axis=0) for values in (self.losses, self.smoothed))
-        reason = f"median of {len(self.losses)} seeds, as far as more than half of them got"
-        return LRCurve(self.lrs[:end], losses, smoothed, reason, self.group_lrs[:end], len(self.lrs))
+        return self._until(
+            end, losses, smoothed, f"median of {len(self.losses)} seeds, as far as more than half of them got"
+        )
 
     def bounds(self, low: float = 0.1, high: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Quantiles over the seeds of the smoothed losses along `middle()`: two float64 [m], the band's edges."""
         end = len(self.middle().lrs)
         lower, upper = np.nanquantile(self.smoothed[:, :end], [low, high], axis=0)
         return lower, upper
+
+    def _until(self, end: int, losses: np.ndarray, smoothed: np.ndarray, reason: str) -> LRCurve:
+        return LRCurve(self.lrs[:end], losses[:end], smoothed[:end], reason, self.group_lrs[:end], len(self.lrs))
 
 
 class Suggestion(NamedTuple):
@@ -103,16 +104,11 @@ class Suggestion(NamedTuple):
 def growing_lrs(low: float, high: float, num_steps: int) -> np.ndarray:
     """The rates of the test: lr_k = low * (high / low) ** (k / (num_steps - 1)), k = 0 .. num_steps - 1.
 
-    Args:
-      low: first rate, > 0.
-      high: last rate, > low.
-      num_steps: at least `MIN_STEPS`.
-
     Returns:
       float64 [num_steps]; both ends are `low` and `high` to the bit.
 
     Raises:
-      ValueError: for an argument out of range.
+      ValueError: unless 0 < low < high and `num_steps` is at least `MIN_STEPS`.
 
     References: the learning-rate range test, Smith, arXiv:1506.01186.
     """
@@ -130,15 +126,11 @@ def smooth_losses(losses: Sequence[float] | np.ndarray, beta: float = 0.98) -> n
 
     m_k = beta * m_(k-1) + (1 - beta) * loss_k with m_(-1) = 0; smoothed_k = m_k / (1 - beta ** (k + 1)).
 
-    Args:
-      losses: float [n].
-      beta: in [0, 1); 0 smoothes nothing.
-
     Returns:
       float64 [n]. Entry k depends on entries up to k alone; from a loss that is not finite on, nothing is.
 
     Raises:
-      ValueError: for a beta out of range.
+      ValueError: for a beta outside [0, 1); 0 smoothes nothing.
 
     >>> smooth_losses([2.0, 2.0, 5.0], beta=0.5).round(3).tolist()
     [2.0, 2.0, 3.714]
@@ -154,8 +146,7 @@ def stopping_point(losses: np.ndarray, smoothed: np.ndarray) -> tuple[int, str] 
     """Where the test ends: how many points the curve keeps, and why. None where it may go on.
 
     A loss that is not finite ends it before that step. From step `DIVERGENCE_AFTER` on (counted from 0), a smoothed
-    loss above `DIVERGENCE_FACTOR` times the lowest so far ends it with that step. The first of these counts, so the
-    answer does not change when more losses are appended.
+    loss above `DIVERGENCE_FACTOR` times the lowest so far ends it with that step. More losses do not change the answer.
 
     >>> stopping_point(np.ones(30), np.ones(30)) is None
     True
@@ -247,15 +238,11 @@ def suggest_lr(curve: LRCurve, rule: str = "valley") -> Suggestion:
     same, or fails on an index. Where the loss stops being a number, fastai goes on, and the five points it drops are
     such, so the last of the blow-up count; here the curve has ended before them and loses five more.
 
-    Args:
-      curve: from `find_lr`.
-      rule: one of `RULES`.
-
     Returns:
       The suggestion; its `lr` is None, and its `reason` says why, where the rule does not apply.
 
     Raises:
-      ValueError: for another rule.
+      ValueError: for a rule that is not one of `RULES`.
 
     References: the range test, Smith, arXiv:1506.01186.
 

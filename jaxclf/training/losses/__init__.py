@@ -5,10 +5,23 @@ numbers; `soft_cross_entropy`, `focal_loss` and everything from `make_loss` take
 `targets_from_labels` makes of class numbers; the `sigmoid_*` losses take multi-hot targets [b, c].
 """
 
-from jaxclf.training.losses.choice import MULTI_LABEL_LOSSES, SINGLE_LABEL_LOSSES, Loss, make_loss
-from jaxclf.training.losses.cross_entropy import sigmoid_cross_entropy, soft_cross_entropy, softmax_cross_entropy
-from jaxclf.training.losses.focal import focal_loss, sigmoid_focal_loss
-from jaxclf.training.losses.reduction import balanced_class_weights, masked_mean, targets_from_labels, weighted_mean
+from jaxclf.training.losses.choice import (
+    MULTI_LABEL_LOSSES,
+    SINGLE_LABEL_LOSSES,
+    Loss,
+    balanced_class_weights,
+    make_loss,
+    masked_mean,
+    targets_from_labels,
+    weighted_mean,
+)
+from jaxclf.training.losses.functions import (
+    focal_loss,
+    sigmoid_cross_entropy,
+    sigmoid_focal_loss,
+    soft_cross_entropy,
+    softmax_cross_entropy,
+)
 
 __all__ = [
     "MULTI_LABEL_LOSSES",

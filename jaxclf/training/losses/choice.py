@@ -1,35 +1,37 @@
-"""The loss of a training step, chosen by name and checked once."""
+"""The loss of a training step, chosen by name and checked once; its targets, its class weights and its mean."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from jaxclf.training.losses.arguments import (
-    check_alpha,
+from jaxclf.training.losses.functions import (
+    Weights,
     check_class_weights,
-    check_gamma,
-    check_label_smoothing,
+    check_ranges,
+    focal_loss,
     paired,
+    sigmoid_cross_entropy,
+    sigmoid_focal_loss,
     smooth,
+    soft_cross_entropy,
 )
-from jaxclf.training.losses.cross_entropy import sigmoid_cross_entropy, soft_cross_entropy
-from jaxclf.training.losses.focal import focal_loss, sigmoid_focal_loss
 
 #: Names `make_loss` knows: one class per example, or any number of labels per example.
 SINGLE_LABEL_LOSSES = ("softmax", "focal")
 MULTI_LABEL_LOSSES = ("sigmoid", "sigmoid_focal")
 #: (logits [b, c], targets float [b, c]) -> (losses float32 [b], weights float32 [b]); see `weighted_mean`.
-Loss = Callable[[jax.typing.ArrayLike, jax.typing.ArrayLike], tuple[jax.Array, jax.Array]]
+Loss = Callable[[ArrayLike, ArrayLike], tuple[jax.Array, jax.Array]]
 
 
 def make_loss(
     name: str = "softmax",
     *,
     label_smoothing: float = 0.0,
-    class_weights: np.typing.ArrayLike | None = None,
-    pos_weight: np.typing.ArrayLike | None = None,
+    class_weights: Weights | None = None,
+    pos_weight: Weights | None = None,
     focal_gamma: float = 2.0,
     focal_alpha: float | None = None,
 ) -> Loss:
@@ -58,19 +60,14 @@ def make_loss(
     if name not in SINGLE_LABEL_LOSSES + MULTI_LABEL_LOSSES:
         known = ", ".join(SINGLE_LABEL_LOSSES + MULTI_LABEL_LOSSES)
         raise ValueError(f"loss {name!r} is not known; choose one of {known}")
-    check_label_smoothing(label_smoothing)
-    check_gamma(focal_gamma)
-    check_alpha(focal_alpha)
-    for argument, value, user in (
-        ("pos_weight", pos_weight, "sigmoid"),
-        ("focal_alpha", focal_alpha, "sigmoid_focal"),
-    ):
+    check_ranges(label_smoothing=label_smoothing, gamma=focal_gamma, alpha=focal_alpha)
+    for argument, value, user in (("pos_weight", pos_weight, "sigmoid"), ("focal_alpha", focal_alpha, "sigmoid_focal")):
         if value is not None and name != user:
             raise ValueError(f"{argument} is for the loss {user!r}, not for {name!r}; leave it out")
     class_weights = None if class_weights is None else check_class_weights(class_weights)
     pos_weight = None if pos_weight is None else check_class_weights(pos_weight, name="pos_weight")
 
-    def loss(logits: jax.typing.ArrayLike, targets: jax.typing.ArrayLike) -> tuple[jax.Array, jax.Array]:
+    def loss(logits: ArrayLike, targets: ArrayLike) -> tuple[jax.Array, jax.Array]:
         logits, targets = paired(logits, targets)
         weights = jnp.ones(targets.shape[:-1], jnp.float32)
         if name in SINGLE_LABEL_LOSSES and class_weights is not None:
@@ -92,3 +89,49 @@ def make_loss(
         return losses, weights
 
     return loss
+
+
+def targets_from_labels(labels: ArrayLike, num_classes: int) -> jax.Array:
+    """One-hot targets: class numbers int [b] -> float32 [b, c]. A number outside 0 .. c - 1 gives a row of zeros."""
+    return jax.nn.one_hot(jnp.asarray(labels), num_classes, dtype=jnp.float32)
+
+
+def balanced_class_weights(labels: np.typing.ArrayLike, num_classes: int) -> np.ndarray:
+    """Weights under which every class has the same share of the data: w_k = n / (c * examples of class k).
+
+    Args:
+      labels: int [n], class numbers 0 .. c - 1.
+      num_classes: c.
+
+    Returns:
+      float64 [c]; their mean over the examples is 1.
+
+    Raises:
+      ValueError: for a label out of range, or a class without examples.
+
+    >>> balanced_class_weights([0, 0, 0, 1], 2).tolist()
+    [0.6666666666666666, 2.0]
+    """
+    labels = np.asarray(labels)
+    if labels.size and (labels.min() < 0 or labels.max() >= num_classes):
+        raise ValueError(f"labels from {labels.min()} to {labels.max()} do not fit num_classes={num_classes}")
+    counts = np.bincount(labels.astype(np.int64), minlength=num_classes)
+    if (counts == 0).any():
+        raise ValueError(f"class number {counts.argmin()} has no examples, so it has no balanced weight; leave it out")
+    return len(labels) / (num_classes * counts)
+
+
+def masked_mean(values: jax.Array, mask: ArrayLike) -> jax.Array:
+    """Mean of `values` [b] over the entries whose `mask` [b] is not 0; 0 where none is."""
+    weights = jnp.asarray(mask, jnp.float32)
+    return (values * weights).sum() / jnp.maximum(weights.sum(), 1.0)
+
+
+def weighted_mean(losses: jax.Array, weights: jax.Array, mask: ArrayLike) -> jax.Array:
+    """sum(losses) / sum(weights) over the rows whose `mask` is not 0, all [b]; 0 where they weigh nothing.
+
+    `losses` hold their weights already, as those of `make_loss` do. With weights of 1 this is `masked_mean`.
+    """
+    mask = jnp.asarray(mask, jnp.float32)
+    total = (weights * mask).sum()
+    return (losses * mask).sum() / jnp.where(total > 0.0, total, 1.0)
