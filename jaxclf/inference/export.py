@@ -61,9 +61,6 @@ def export_classifier(
       platforms: where it shall run; needs none of them here.
       overwrite: replace a file that exists.
 
-    Returns:
-      The path.
-
     Raises:
       ValueError: for classes that do not fit the model, values out of range, unknown platforms, a missing folder, or a
         file that exists.
@@ -111,10 +108,7 @@ class ExportedClassifier:
 
     Attributes:
       path: the file.
-      classes: names, in the order of the probabilities.
-      preprocess: how pictures are prepared.
-      multi_label: whether a picture can have several labels.
-      description: the rest: threshold, temperature, arch, precision, platforms, and the version of JAX that wrote it.
+      description: see `Description`; `classes`, `preprocess` and `multi_label` are its own.
     """
 
     def __init__(
@@ -159,9 +153,6 @@ class ExportedClassifier:
 
         Args:
           pictures: a path, an encoded file, a PIL image, or uint8 [h, w, 3] pixels; or a list or tuple of these.
-
-        Returns:
-          A `Prediction`, or a list of them.
 
         Raises:
           ValueError: naming the file, if one cannot be read.

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, get_args, overload
+from typing import Any, Literal, get_args, overload
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from jaxclf.data.activations import ActivationLoader, AnyLoader
 from jaxclf.data.devices import fetch, replicate
 from jaxclf.data.loader import Loader
 from jaxclf.inference.predict import predict, to_device
-from jaxclf.metrics import Predictions, Threshold, log_probabilities
+from jaxclf.metrics import Predictions, log_probabilities
 from jaxclf.models.classifier import Classifier
 
 #: Mean of the probabilities, mean of their logarithms, or the largest of each class.
@@ -24,23 +24,10 @@ Combine = Literal["mean", "log_mean", "max"]
 ViewStep = Callable[[Any, jax.typing.ArrayLike, jax.typing.ArrayLike, jax.Array, int], jax.Array]
 
 
-class Views(NamedTuple):
-    """What a model said about several views of the same examples.
+class Views(Predictions):
+    """`Predictions` of several views of the same examples: logits are float32 [views, n, c], view 0 the plain one."""
 
-    Attributes:
-      logits: float32 [views, n, c]; view 0 is the plain picture.
-      labels, index, multi_label, threshold: as in `Predictions`.
-    """
-
-    logits: np.ndarray
-    labels: np.ndarray
-    index: np.ndarray  # type: ignore[assignment]  # the field hides tuple.index, which nobody needs here
-    multi_label: bool = False
-    threshold: Threshold = 0.5
-
-    def of(self, logits: np.ndarray) -> Predictions:
-        """The same examples with other logits, [n, c] or [views, n, c]."""
-        return Predictions(logits, self.labels, self.index, self.multi_label, self.threshold)
+    __slots__ = ()
 
 
 @overload
@@ -91,9 +78,9 @@ def predict_tta(
 
     Args:
       model, variables: the classifier.
-      loader: of photos, made with `train=False`. It gives the plain view, just as `predict` sees it; the augmented
-        ones start from presized pictures, as in training, for which every file is read once more, whatever their
-        number. Or of an augmented bank of activations, whose own views are taken; `augment` and `seed` go unused.
+      loader: of photos, made with `train=False`. It gives the plain view, just as `predict` sees it; for the augmented
+        ones, which start from presized pictures as in training, every file is read once more. Or of an augmented bank
+        of activations, whose own views are taken; `augment` and `seed` go unused.
       num_views: augmented views, >= 0; with 0 the probabilities are those of `predict`.
       augment: the preset the views are drawn by (the one of the training is right), or a pipeline of your own.
       combine, beta: see `combine_views`.
@@ -117,7 +104,7 @@ def predict_tta(
         model, variables, loader, num_views=num_views, augment=augment, seed=seed, on_progress=on_progress
     )
     combined = combine_views(views._replace(threshold=threshold), combine=combine, beta=beta)
-    return (combined, views.of(views.logits).probabilities()) if return_views else combined
+    return (combined, views.probabilities()) if return_views else combined
 
 
 def predict_views(
@@ -131,7 +118,11 @@ def predict_views(
     on_progress: OnProgress | None = None,
 ) -> Views:
     """The logits of every view, not combined yet. Arguments and errors as `predict_tta`."""
-    _check_loader(loader)
+    if loader.train or loader.presized:
+        raise ValueError(
+            "predict_tta needs the loader that predict takes, made with train=False and presized=False: the plain view "
+            "shows evaluation pixels"
+        )
     if num_views < 0:
         raise ValueError(f"num_views={num_views} must not be negative; 0 means the plain picture only")
     count = loader.num_examples
@@ -144,11 +135,11 @@ def predict_views(
         shown = [loader.view(view) for view in range(num_views + 1)]
         predictions = [predict(model, variables, view) for view in shown]
         advance(count * (num_views + 1))  # activations: there is little to wait for
-        return _views(predictions[0], np.stack([p.logits for p in predictions]))
+        return Views(*predictions[0])._replace(logits=np.stack([p.logits for p in predictions]))
     view_step = make_view_step(model, preprocess=loader.preprocess, augment=augment) if num_views else None
     plain = predict(model, variables, loader, on_progress=lambda done, _: advance(done))
     if view_step is None:
-        return _views(plain, plain.logits[None])
+        return Views(*plain)._replace(logits=plain.logits[None])
     variables, key = replicate((variables, jax.random.key(seed)), loader.mesh)
     logits, masks = [], []
     presized = _presized(loader, plain.index)
@@ -159,7 +150,7 @@ def predict_views(
         advance(count + len(logits) * loader.batch_size * num_views)
     fetched, fetched_masks = fetch((logits, masks))
     augmented = np.concatenate([np.stack(batch) for batch in fetched], axis=1)[:, np.concatenate(fetched_masks) > 0]
-    return _views(plain, np.concatenate([plain.logits[None], augmented]))
+    return Views(*plain)._replace(logits=np.concatenate([plain.logits[None], augmented]))
 
 
 def make_view_step(model: Classifier, *, preprocess: Preprocess, augment: str | Augment = "side_on") -> ViewStep:
@@ -235,11 +226,7 @@ def combine_views(views: Views, *, combine: Combine = "mean", beta: float | None
             combined = _log_mean_exp(logs, weights)
         else:
             combined = log_probabilities(logs.max(0) if combine == "max" else np.tensordot(weights, logs, 1))
-    return views.of(combined.astype(np.float32))
-
-
-def _views(plain: Predictions, logits: np.ndarray) -> Views:
-    return Views(logits, plain.labels, plain.index, plain.multi_label, plain.threshold)
+    return Predictions(*views)._replace(logits=combined.astype(np.float32))
 
 
 def _log_mean_exp(logs: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -261,14 +248,6 @@ def _weights(num_views: int, combine: Combine, beta: float | None) -> np.ndarray
     if beta is None or num_views < 1:
         return np.full(num_views + 1, 1.0 / (num_views + 1))
     return np.array([beta, *[(1.0 - beta) / num_views] * num_views])
-
-
-def _check_loader(loader: AnyLoader) -> None:
-    if loader.train or loader.presized:
-        raise ValueError(
-            "predict_tta needs the loader that predict takes, made with train=False and presized=False: the plain view "
-            "shows evaluation pixels"
-        )
 
 
 def _presized(loader: Loader, index: np.ndarray) -> Loader:

@@ -13,7 +13,7 @@ from jaxclf.config import Recipe
 from jaxclf.data.devices import check_divisible, data_mesh
 from jaxclf.data.manifest import Roster, make_roster
 from jaxclf.data.sources import fingerprint
-from jaxclf.inference.features import variables_digest
+from jaxclf.inference.extract import variables_digest
 from jaxclf.run.checkpoint_file import load_variables
 from jaxclf.run.checkpoints import Keeper
 from jaxclf.run.folder import SUMMARY, check_out, create_run
