@@ -38,6 +38,8 @@ class Preprocess:
     resize: ResizeName = "crop"
 
     def __post_init__(self) -> None:
+        for name in ("mean", "std"):  # a list or an array serves too; compiled steps are found by the hash of all this
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         _require(self.image_size >= 8, f"image_size={self.image_size} must be at least 8 pixels")
         _require(0.0 < self.crop_fraction <= 1.0, f"crop_fraction={self.crop_fraction} must lie in (0, 1]")
         _require(all(s > 0 for s in self.std), f"std={self.std} must be positive in every channel")

@@ -233,5 +233,7 @@ def test_equal_arguments_give_the_same_step():
     for make in (make_predict_step, make_view_step):
         first, second = (make(create_classifier(config, 3), preprocess=Preprocess(image_size=32)) for _ in range(2))
         assert first is second
+        mean = np.array(Preprocess().mean)
+        assert make(create_classifier(config, 3), preprocess=Preprocess(32, mean, [*Preprocess().std])) is first
         others = (create_classifier(config, 4), Preprocess(32)), (create_classifier(config, 3), Preprocess(40))
         assert all(make(model, preprocess=preprocess) is not first for model, preprocess in others)
