@@ -23,7 +23,7 @@ class SignalAt(Observer):
     """Sends this process a signal when step `step` of phase `phase` has been dispatched."""
 
     def __init__(self, phase: int, step: int, number: int = signal.SIGTERM):
-        self.at, self.number, self.notes = (phase, step), number, []
+        self.at, self.number, self.notes, self.sent = (phase, step), number, [], False
 
     def note(self, text):
         self.notes.append(text)
@@ -31,7 +31,8 @@ class SignalAt(Observer):
     @contextlib.contextmanager
     def phase(self, phase, number, num_phases):
         def show(event):
-            if (number, event.step) == self.at:
+            if (number, event.step) == self.at and not self.sent:  # an epoch's last step and its end have one number
+                self.sent = True
                 os.kill(os.getpid(), self.number)
 
         yield show
