@@ -3,6 +3,7 @@
 from jaxclf.config.as_json import from_dict, from_json, to_json
 from jaxclf.config.names import (
     CUTS,
+    METRICS,
     MODULES,
     CutName,
     check_count,
@@ -25,6 +26,7 @@ from jaxclf.config.recipe import (
 
 __all__ = [
     "CUTS",
+    "METRICS",
     "MODULES",
     "AugmentName",
     "CutName",

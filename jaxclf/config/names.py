@@ -6,6 +6,8 @@ from typing import Literal
 CutName = Literal["stem", "stage1", "stage2", "stage3", "stage4", "pooled"]
 #: The modules of every classifier in depth order. A set of frozen modules is always a prefix of this tuple.
 MODULES = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
+#: A run's record, in its folder: a line of JSON per logged step and per epoch.
+METRICS = "metrics.jsonl"
 #: Where a network can be cut: after the stem, a stage, or the pooling.
 CUTS = typing.get_args(CutName)
 

@@ -237,6 +237,17 @@ class Settings:
         """Whether a photo can have several labels: decided by `loss`, never guessed from the data."""
         return self.loss in ("sigmoid", "sigmoid_focal")
 
+    def check_labels(self, multi_label: bool) -> None:
+        """Raises ValueError unless the loss fits data with one label per photo, or, with `multi_label`, several."""
+        _require(
+            self.multi_label or not multi_label,
+            f"photos of this data have several labels, which loss={self.loss!r} cannot use; set --loss sigmoid",
+        )
+        _require(
+            multi_label or not self.multi_label,
+            f"loss={self.loss!r} is for several labels per photo, and this data has one; set --loss softmax",
+        )
+
 
 @dataclass(frozen=True)
 class Recipe:

@@ -20,7 +20,7 @@ from jaxclf.data.loader import Batch, Loader
 from jaxclf.data.manifest import dataset_key, record_fingerprints
 from jaxclf.inference.predict import to_device
 from jaxclf.models.classifier import Classifier
-from jaxclf.models.trees import leaf_paths, partition
+from jaxclf.models.trees import partition, tree_digest
 
 #: Part of every key: activations that another form of the code computed are not used.
 FEATURES_VERSION = 1
@@ -91,7 +91,7 @@ def features_key(
         record_fingerprints(loader.dataset, content=content)[loader.kept],
         version=FEATURES_VERSION,
         network=dataclasses.asdict(model.config),
-        weights=variables_digest(below(variables, plan.cut)),
+        weights=tree_digest(below(variables, plan.cut)),
         cut=plan.cut,
         preprocess=dataclasses.asdict(loader.preprocess),
         pixels=[loader.pixels, PRESIZE_RATIO if loader.presized else None],
@@ -100,15 +100,6 @@ def features_key(
         bank=bank,
         index=hashlib.sha256(loader.kept.tobytes()).hexdigest() if bank else None,  # the draws follow it
     )
-
-
-def variables_digest(variables: Mapping[str, Any]) -> str:
-    """sha256 over every leaf's path, type, shape and bytes."""
-    digest = hashlib.sha256()
-    for path, leaf in leaf_paths(variables):
-        value = np.asarray(leaf)
-        digest.update(f"{path} {value.dtype.name} {value.shape}\n".encode() + value.tobytes())
-    return digest.hexdigest()
 
 
 def make_extract_step(model: Classifier, loader: Loader, plan: Plan) -> ExtractStep:

@@ -4,8 +4,11 @@ A classifier's parameters are `{"body": {"stem", "stage1", .., "stage4"}, "head"
 modules *out* of the tree before differentiating, so they cost a forward pass and nothing else.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+import numpy as np
 
 from jaxclf.config import MODULES, check_frozen, cut_prefix, frozen_prefix, module_path
 
@@ -20,6 +23,7 @@ __all__ = [
     "module_path",
     "num_parameters",
     "partition",
+    "tree_digest",
 ]
 
 Tree = dict[str, Any]
@@ -89,3 +93,12 @@ def leaf_paths(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 def num_parameters(tree: Mapping[str, Any]) -> int:
     """The number of values in a tree of arrays."""
     return sum(int(leaf.size) for _, leaf in leaf_paths(tree))
+
+
+def tree_digest(tree: Mapping[str, Any]) -> str:
+    """sha256 over every leaf's path, type, shape and bytes."""
+    digest = hashlib.sha256()
+    for path, leaf in leaf_paths(tree):
+        value = np.asarray(leaf)
+        digest.update(f"{path} {value.dtype.name} {value.shape}\n".encode() + value.tobytes())
+    return digest.hexdigest()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from jaxclf._words import shorten
+from jaxclf.config import METRICS
 from jaxclf.plots.rates import draw_momentum, draw_rates
 from jaxclf.plots.style import GREY, PALETTE, add_legend, axes_or_new, marker, new_figure, tidy, whole_numbers
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Row = dict[str, Any]
-METRICS = "metrics.jsonl"
 
 
 class History(NamedTuple):

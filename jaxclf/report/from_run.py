@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxclf._files import write_atomic
 from jaxclf._progress import OnProgress
-from jaxclf.config import Recipe, from_json
+from jaxclf.config import METRICS, Recipe, from_json
 from jaxclf.data.check.listing import Finding
 from jaxclf.data.check.report import Report
 from jaxclf.data.sources import DataSource
@@ -21,11 +21,10 @@ from jaxclf.plots import read_rows
 from jaxclf.report.content import RateTest, ReportContent
 from jaxclf.report.page import make_report
 from jaxclf.report.pictures import shown_indices
-from jaxclf.run.folder import CHECK, METRICS, PREDICTIONS, RECIPE, SUMMARY
+from jaxclf.run.folder import CHECK, PREDICTIONS, RECIPE, REPORT, SUMMARY
 from jaxclf.run.load import Run, load_run
 from jaxclf.training.lr_curve import LRCurve
 
-REPORT = "report.html"
 #: Learning-rate tests in a RUN, as `jaxclf find-lr` writes them, and a data check, as `jaxclf check --json` does.
 RATE_TESTS = "lr_curve*.json"
 #: Pictures whose heat maps are computed at once.

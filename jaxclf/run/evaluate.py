@@ -12,7 +12,6 @@ from jaxclf.data.splits import open_data, open_parts
 from jaxclf.inference.predict import predict
 from jaxclf.metrics import summarize
 from jaxclf.run.load import Run
-from jaxclf.training.program import check_labels
 
 
 def evaluation_source(run: Run, data: str | os.PathLike[str], split: str = "auto") -> tuple[DataSource, str]:
@@ -64,7 +63,7 @@ def evaluate_run(
       ValueError: for data that cannot be opened, other classes, or a picture that cannot be read.
     """
     source, sentence = evaluation_source(run, data, split)
-    check_labels(run.recipe.settings, source)
+    run.recipe.settings.check_labels(source.multi_label)
     settings = run.recipe.settings
     mesh = all_devices(settings.batch_size)
     loader = loader_for(source, settings, run.spec.preprocess, train=False, mesh=mesh)

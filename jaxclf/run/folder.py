@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from jaxclf._files import write_atomic, write_npz
-from jaxclf.config import Recipe, to_json
+from jaxclf.config import METRICS, Recipe, to_json
 from jaxclf.metrics import Predictions
 
 RECIPE = "recipe.json"
-METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 PREDICTIONS = "predictions.npz"
 SUMMARY = "summary.json"

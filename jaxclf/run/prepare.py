@@ -25,7 +25,6 @@ from jaxclf.models.trees import Tree
 from jaxclf.run.checkpoints import Keeper
 from jaxclf.run.load import ClassifierSpec
 from jaxclf.run.observer import Observer, StopSignals
-from jaxclf.training.program import check_labels
 from jaxclf.weights.load import Pretrained, load_weights
 from jaxclf.weights.state_dict import merge_variables
 
@@ -64,7 +63,7 @@ def prepare(data: str | os.PathLike[str], settings: Settings, observer: Observer
       ValueError: naming what is wrong with the input, and the way out.
     """
     splits = open_data(data, valid_fraction=settings.valid_fraction, seed=settings.seed)
-    check_labels(settings, splits.train)
+    settings.check_labels(splits.train.multi_label)
     pretrained = None if settings.weights == "none" else load_weights(settings.weights, settings.arch)
     preprocess = Preprocess(crop_fraction=1.0) if pretrained is None else pretrained.config.preprocess
     spec = ClassifierSpec(

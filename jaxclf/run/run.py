@@ -13,7 +13,7 @@ from jaxclf.config import Recipe
 from jaxclf.data.devices import check_divisible, data_mesh
 from jaxclf.data.manifest import Roster, make_roster
 from jaxclf.data.sources import fingerprint
-from jaxclf.inference.extract import variables_digest
+from jaxclf.models.trees import tree_digest
 from jaxclf.run.checkpoint_file import load_variables
 from jaxclf.run.checkpoints import Keeper
 from jaxclf.run.folder import SUMMARY, check_out, create_run
@@ -154,7 +154,7 @@ def make_request(data: str | os.PathLike[str], recipe: Recipe, prepared: Prepare
         recipe=recipe,
         classes=tuple(prepared.spec.classes),
         classifier=prepared.spec.to_metadata(),
-        weights="" if pretrained is None else variables_digest(pretrained.variables),
+        weights="" if pretrained is None else tree_digest(pretrained.variables),
         versions={"hardware": hardware(), **versions()},
         data=str(data),
     )

@@ -14,7 +14,7 @@ from jaxclf.inference.predict import predict
 from jaxclf.metrics import Predictions, summarize
 from jaxclf.models.classifier import Classifier
 from jaxclf.training.events import ZERO, Best, Epoch, Event, Row, Snapshot, Step, Totals, copied
-from jaxclf.training.program import Program, check_labels, make_program
+from jaxclf.training.program import Program, make_program
 from jaxclf.training.state import TrainState
 from jaxclf.training.step import Metrics
 
@@ -68,7 +68,7 @@ def train(
             f"phase {phase.name!r} asks for the best epoch (keep_best, patience): give a validation loader"
         )
     if valid is not None:
-        check_labels(program.settings, valid.dataset)
+        program.settings.check_labels(valid.dataset.multi_label)
     if isinstance(state, Snapshot):
         start = state._replace(state=copied(state.state))
     else:

@@ -11,9 +11,8 @@ from jax.sharding import Mesh
 
 from jaxclf.augment import Mix, cutmix, make_augment, mixup
 from jaxclf.config import Phase, Settings
-from jaxclf.data.activations import ActivationDataset, ActivationLoader, AnyLoader, check_augment
+from jaxclf.data.activations import ActivationLoader, AnyLoader, check_augment
 from jaxclf.data.devices import check_divisible, replicate
-from jaxclf.data.sources import DataSource
 from jaxclf.inference.predict import to_device
 from jaxclf.models.classifier import Classifier
 from jaxclf.schedules import Schedule, one_cycle, one_cycle_momentum, sgdr
@@ -187,7 +186,7 @@ def make_settings_loss(settings: Settings, train: AnyLoader) -> Loss:
     Raises:
       ValueError: for a loss that does not fit the data's labels, or class weights that need single labels.
     """
-    check_labels(settings, train.dataset)
+    settings.check_labels(train.dataset.multi_label)
     weights = None
     if settings.class_weights == "balanced":
         if settings.multi_label:
@@ -195,18 +194,6 @@ def make_settings_loss(settings: Settings, train: AnyLoader) -> Loss:
         weights = balanced_class_weights(train.dataset.labels, len(train.classes))
     gamma = settings.focal_gamma
     return make_loss(settings.loss, label_smoothing=settings.label_smoothing, class_weights=weights, focal_gamma=gamma)
-
-
-def check_labels(settings: Settings, data: DataSource | ActivationDataset) -> None:
-    """Raises ValueError unless the loss fits the data: one label per photo, or several."""
-    if data.multi_label and not settings.multi_label:
-        raise ValueError(
-            f"photos of this data have several labels, which loss={settings.loss!r} cannot use; set --loss sigmoid"
-        )
-    if settings.multi_label and not data.multi_label:
-        raise ValueError(
-            f"loss={settings.loss!r} is for several labels per photo, and this data has one; set --loss softmax"
-        )
 
 
 def make_mix(settings: Settings) -> Mix | None:

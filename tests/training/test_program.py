@@ -68,7 +68,7 @@ def test_keys_differ_by_seed_and_by_phase():
 
 def test_a_loss_that_does_not_fit_the_labels_names_the_flag():
     for settings, loader in ((Settings(), ONE), (Settings(loss="focal"), ONE), (Settings(loss="sigmoid"), SEVERAL)):
-        phases.check_labels(settings, loader.dataset)
+        settings.check_labels(loader.dataset.multi_label)
     for loss in ("softmax", "focal"):
         with pytest.raises(ValueError, match=f"several labels, which loss='{loss}' cannot use; set --loss sigmoid"):
             phases.make_settings_loss(Settings(loss=loss), SEVERAL)
