@@ -2,17 +2,14 @@
 
     python scripts/eight_steps.py DATA [--arch resnet34] [--weights auto] [--image-size 224] [--out eight_steps]
 
-DATA holds train/CLASS/* and valid/CLASS/*, or just CLASS/*. `jaxclf fit` runs such steps too, and keeps a record.
+DATA holds train/CLASS/* and valid/CLASS/*, or just CLASS/*. `jaxclf fit` runs the same phases, and keeps a record.
 """
 
 import argparse
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from matplotlib.figure import Figure
 
 import jaxclf
 from jaxclf import Phase, plots
@@ -24,82 +21,71 @@ parser.add_argument("--weights", default="auto")
 parser.add_argument("--image-size", type=int, default=224)
 parser.add_argument("--batch-size", type=int, default=64)
 parser.add_argument("--finder-steps", type=int, default=100)
-parser.add_argument("--cycles", type=int, default=3, help="of the last step: 1, 2, 4, .. epochs")
 parser.add_argument("--out", type=Path, default=Path("eight_steps"), help="folder for the plots")
 args = parser.parse_args()
-jaxclf.enable_compilation_cache()
 args.out.mkdir(parents=True, exist_ok=True)
+jaxclf.enable_compilation_cache()
 
-# The data, the pretrained body, and a new head.
+# The data, a pretrained body, and a new head.
 data = jaxclf.open_data(args.data)
 pretrained = jaxclf.load_weights(args.weights, args.arch)
-preprocess = dataclasses.replace(pretrained.config.preprocess, image_size=args.image_size)
 model = jaxclf.create_classifier(args.arch, len(data.train.classes))
-variables = jaxclf.init_variables(model, jax.random.key(0), image_size=args.image_size)
+variables: Any = jaxclf.init_variables(model, jax.random.key(0), image_size=args.image_size)
 variables = jaxclf.merge_variables(variables, pretrained.variables)
-fit = jaxclf.fit
 body = jaxclf.frozen_prefix("stage4")
-ratios = np.array([0.01, 0.1, 1.0])  # earlier layer groups learn slower; for satellites or microscopes 1/9, 1/3, 1
-
-
-def read_rate(curve: jaxclf.LRCurve, name: str) -> float:
-    """The last layer group's rate where the loss still falls clearly; draws the curve, too."""
-    valley = jaxclf.suggest_lr(curve)
-    figure = Figure(layout="constrained")
-    plots.plot_lr_curve(curve, suggestions={"valley": valley.lr}, ax=figure.subplots())
-    plots.save_figure(figure, args.out / f"{name}.png")
-    lr = 0.01 if valley.lr is None else valley.lr
-    print(f"{name}: {valley.reason}; going on with {lr:.2g}")
-    return lr
-
-
-def report(result: jaxclf.FitResult) -> Any:
-    """Prints the epochs of a fit; returns the variables it ended with."""
-    for row in result.epochs:
-        loss, accuracy = row["valid_loss"], row["valid_accuracy"]
-        print(f"{row['phase']}: epoch {row['epoch'] + 1}, loss {loss:.4f}, accuracy {accuracy:.3f}")
-    return result.state.variables
-
+ratios = (0.01, 0.1, 1.0)  # earlier layer groups learn slower; for satellites or microscopes 1/9, 1/3, 1
 
 # 1. Augmentation on; and precompute: what the frozen body makes of the plain pictures, computed once.
-common = {"batch_size": args.batch_size, "image_size": args.image_size, "preprocess": preprocess}
+common = {"batch_size": args.batch_size, "image_size": args.image_size, "preprocess": pretrained.config.preprocess}
 augmented = jaxclf.Loader(data.train, train=True, **common)
 plain = jaxclf.Loader(data.train, train=True, presized=False, **common)
 valid = jaxclf.Loader(data.valid, train=False, **common)
-features = [jaxclf.extract_features(model, variables, loader, cut="pooled") for loader in (plain, valid)]
-pooled = jaxclf.ActivationLoader(features[0], batch_size=args.batch_size, train=True)
-pooled_valid = jaxclf.ActivationLoader(features[1], batch_size=args.batch_size, train=False)
+features, valid_features = (jaxclf.extract_features(model, variables, loader) for loader in (plain, valid))
+pooled = jaxclf.ActivationLoader(features, batch_size=args.batch_size, train=True)
+pooled_valid = jaxclf.ActivationLoader(valid_features, batch_size=args.batch_size, train=False)
 
-# 2. A learning rate for the new head.
-finder = {"lrs": ratios, "num_steps": args.finder_steps}
-curve = jaxclf.find_lr(model, variables, pooled, frozen=body, **finder)
-lrs = tuple(read_rate(curve, "2 find_lr") * ratios)
 
-# 3. The head on what was precomputed, 4. and on augmented pictures, in cycles of one epoch.
-head = Phase("3 head, precomputed", lrs, frozen=body, augment="none")
-variables = report(jaxclf.fit(model, variables, head, pooled, pooled_valid, phase_number=0))
-head = Phase("4 head, augmented", lrs, frozen=body, num_cycles=2)
-variables = report(fit(model, variables, head, augmented, valid, phase_number=1, first_epoch=1))
+def find_rates(step: str, loader: Any, frozen: tuple[str, ...] = ()) -> tuple[float, ...]:
+    """The layer groups' rates, of which the last is where the loss still falls clearly; draws the curve, too."""
+    curve = jaxclf.find_lr(model, variables, loader, lrs=ratios, frozen=frozen, num_steps=args.finder_steps)
+    valley = jaxclf.suggest_lr(curve)
+    ax: Any = plots.plot_lr_curve(curve, suggestions={"valley": valley.lr})
+    plots.save_figure(ax.figure, args.out / f"{step}.png")
+    print(f"{step}: {valley.reason}; going on with {valley.lr or 0.01:.2g}")
+    return tuple((valley.lr or 0.01) * ratio for ratio in ratios)
+
+
+def fit(phase: Phase, train: Any, valid: Any, number: int, first_epoch: int) -> jaxclf.FitResult:
+    """Trains a phase from the variables so far, and prints its epochs."""
+    result = jaxclf.fit(model, variables, phase, train, valid, phase_number=number, first_epoch=first_epoch)
+    for row in result.epochs:
+        figures = f"loss {row['valid_loss']:.4f}, accuracy {row['valid_accuracy']:.3f}"
+        print(f"{phase.name}: epoch {row['epoch'] + 1}, {figures}")
+    return result
+
+
+# 2. A learning rate for the new head. 3. The head on what was precomputed, 4. and on augmented pictures.
+lrs = find_rates("2 find_lr", pooled, frozen=body)
+phase = Phase("head, precomputed", lrs, frozen=body, augment="none", cut="pooled", num_cycles=2)
+variables = fit(phase, pooled, pooled_valid, number=0, first_epoch=0).state.variables
+phase = Phase("head, augmented", lrs, frozen=body, num_cycles=3)
+variables = fit(phase, augmented, valid, number=1, first_epoch=2).state.variables
 
 # 5. From here on all layers are trained, 6. the earlier ones at lower rates (`ratios`). 7. A rate for that.
-curve = jaxclf.find_lr(model, variables, augmented, **finder)
-lrs = tuple(read_rate(curve, "7 find_lr") * ratios)
+lrs = find_rates("7 find_lr", augmented)
 
-# 8. Cycles of 1, 2 and 4 epochs, and of all their epochs the best.
-everything = Phase("8 all layers", lrs, num_cycles=args.cycles, cycle_mult=2, keep_best=True)
-result = fit(model, variables, everything, augmented, valid, phase_number=2, first_epoch=3)
-variables = report(result)
+# 8. Cycles of 1, 2 and 4 epochs until over-fitting, and of all their epochs the best.
+phase = Phase("all layers", lrs, num_cycles=3, cycle_mult=2, keep_best=True, patience=3)
+result = fit(phase, augmented, valid, number=2, first_epoch=5)
 
 # Test-time augmentation: the mean of the plain picture's probabilities and those of four augmented views.
-views = jaxclf.predict_tta(model, variables, valid)
+views = jaxclf.predict_tta(model, result.state.variables, valid)
 for name, predictions in (("plain", result.predictions), ("test-time augmentation", views)):
-    scores = jaxclf.summarize(predictions)
-    print(f"{name}: accuracy {scores['accuracy']:.3f}, loss {scores['loss']:.4f}")
+    print("{}: accuracy {accuracy:.3f}, loss {loss:.4f}".format(name, **jaxclf.summarize(predictions)))
 
 # What is taken for what.
 matrix = jaxclf.confusion_matrix(result.predictions)
-figure = Figure(layout="constrained")
-plots.plot_confusion(matrix, data.valid.classes, ax=figure.subplots())
-plots.save_figure(figure, args.out / "confusion.png")
+confusion: Any = plots.plot_confusion(matrix, data.valid.classes)
+plots.save_figure(confusion.figure, args.out / "confusion.png")
 for actual, predicted, count in jaxclf.most_confused(matrix, data.valid.classes)[:5]:
     print(f"{actual} was taken for {predicted} {count} times")

@@ -122,21 +122,6 @@ def test_fit_folder_script(home, monkeypatch, capsys):
     assert "all layers epoch 3: loss" in printed and "cat was taken for cat:" in printed
 
 
-def test_the_recipe_shown_is_the_recipe_run():
-    """Each argument in the table of steps is one of a phase of `eight_steps`."""
-    from jaxclf.config import Settings, frozen_prefix
-    from jaxclf.run.recipes import eight_steps
-
-    table = README[README.index("| step | what, and why |") : README.index("Afterwards: test-time")]
-    phases = eight_steps(Settings()).phases
-    shown = re.findall(r"`(\w+)=([^`]+)`", table)
-    assert len(shown) >= 10
-    for name, text in shown:
-        scope = {"frozen_prefix": frozen_prefix}
-        exec(f"value = {text}", scope)  # our own README
-        assert scope["value"] in [getattr(phase, name) for phase in phases], name
-
-
 def commands() -> list[str]:
     """Every command line with arguments in the README and in docs/, in blocks and within sentences."""
     text = "\n".join(PAGES.values()).replace("\\\n", " ")

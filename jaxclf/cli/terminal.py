@@ -16,19 +16,14 @@ from jaxclf._words import describe_flops
 from jaxclf.config import MODULES, Phase, Recipe
 from jaxclf.run.folder import CONTENTS
 from jaxclf.run.observer import Observer
+from jaxclf.run.recipes import EIGHT_STEPS
 from jaxclf.training.cost import PhaseCost
 from jaxclf.training.events import Event, Row
 
-#: Columns of a terminal from which on a plan is printed as a table.
-PLAN_WIDTH = 150
+#: Columns of a terminal from which on a plan is printed as a table, and the rates of all layer groups are shown.
+PLAN_WIDTH, WIDE = 150, 100
 #: Skipped pictures that are listed on the terminal.
 MAX_SKIPPED = 10
-#: Names of the phases of "eight-steps", and which of fast.ai's steps each is.
-EIGHT_STEPS = (
-    ("head, precomputed", "steps 1 to 3"),
-    ("head, augmented", "step 4"),
-    ("all layers", "steps 5 to 8"),
-)
 
 
 class _Speed:
@@ -87,8 +82,10 @@ class Terminal(Observer):
 
     @contextlib.contextmanager
     def phase(self, phase: Phase, number: int, num_phases: int) -> Iterator[Callable[[Event], None]]:
-        steps = f" ({EIGHT_STEPS[number][1]})" if is_eight_steps(phase, number, num_phases) else ""
-        self.note(f"phase {number + 1} of {num_phases}, {phase.name!r}{steps}: {describe_phase(phase)}")
+        steps = describe_steps(phase, number, num_phases)
+        sentence = f"phase {number + 1} of {num_phases}, {phase.name!r}{steps}: {describe_phase(phase)}"
+        self.console.print(sentence, markup=False, soft_wrap=not self.console.is_terminal)  # broken at words there
+        shown = slice(None) if self.console.width >= WIDE else slice(-1, None)  # else the last group's rate alone
         with self._bar(TextColumn("{task.fields[figures]}")) as bar:
             task = bar.add_task("compiling", total=None, figures="")
             speed = _Speed()
@@ -97,7 +94,7 @@ class Terminal(Observer):
                 fields: dict[str, Any] = {}
                 for row in event.rows:
                     if row["kind"] == "step":
-                        rates = "/".join(f"{lr:.2g}" for lr in row["lrs"])
+                        rates = "/".join(f"{lr:.2g}" for lr in row["lrs"][shown])
                         fields["figures"] = f"loss {row['loss']:.4f}  rate {rates}{speed.update(row, event.examples)}"
                 bar.update(task, description="training", total=event.num_steps, completed=event.step, **fields)
 
@@ -148,6 +145,8 @@ class Terminal(Observer):
     def show_summary(self, summary: dict[str, Any]) -> None:
         """Prints what each phase brought and the run's figures."""
         table = Table("phase", "seconds", "validation loss", "change, standard error", "accuracy")
+        for column in table.columns[1:]:
+            column.justify = "right"
         for step in summary["steps"]:
             change = "{:+.4f}, {:.4f}".format(*step["loss_difference"]) if "loss_difference" in step else ""
             figures = (f"{step['seconds']:.1f}", f"{step['loss']:.4f}", change, f"{step['accuracy']:.4f}")
@@ -217,9 +216,12 @@ def describe_cycles(phase: Phase) -> str:
     return str(lengths[0]) if len(lengths) == 1 else f"{' + '.join(map(str, lengths))} = {sum(lengths)}"
 
 
-def is_eight_steps(phase: Phase, number: int, num_phases: int) -> bool:
-    """Whether this is a phase of the recipe "eight-steps"."""
-    return num_phases == len(EIGHT_STEPS) and phase.name == EIGHT_STEPS[number][0]
+def describe_steps(phase: Phase, number: int, num_phases: int) -> str:
+    """Which of fast.ai's steps this is, of a phase of the recipe "eight-steps"; else nothing."""
+    if num_phases != len(EIGHT_STEPS) or phase.name != list(EIGHT_STEPS)[number]:
+        return ""
+    first, *others = EIGHT_STEPS[phase.name]
+    return f" (steps {first} to {others[-1]})" if others else f" (step {first})"
 
 
 def describe_phase(phase: Phase) -> str:

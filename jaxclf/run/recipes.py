@@ -13,6 +13,12 @@ DEFAULT_LR = {"pretrained": 0.01, "scratch": 0.05}
 LIKE_IMAGENET = (0.01, 0.1, 1.0)
 UNLIKE_IMAGENET = (1 / 9, 1 / 3, 1.0)
 BODY = frozen_prefix("stage4")
+#: The phases of "eight-steps" by name, and which of fast.ai's steps each does.
+EIGHT_STEPS: dict[str, tuple[int, ...]] = {
+    "head, precomputed": (1, 2, 3),
+    "head, augmented": (4,),
+    "all layers": (5, 6, 7, 8),
+}
 #: Epochs without a lower validation loss after which the last phase of the eight steps ends.
 PATIENCE = 3
 
@@ -38,10 +44,11 @@ def eight_steps(
         return two_phase(settings, lr=lr, epochs=epochs)
     rates = _rates(UNLIKE_IMAGENET if unlike_imagenet else LIKE_IMAGENET, lr)
     again = rates if lr is not None else rates | {"lr_from": "previous"}
+    precomputed, augmented, everything = EIGHT_STEPS
     phases = (
-        Phase("head, precomputed", frozen=BODY, augment="none", cut="pooled", num_cycles=2, **rates),
-        Phase("head, augmented", frozen=BODY, num_cycles=3, **again),
-        Phase("all layers", keep_best=True, patience=PATIENCE, **_cycles(epochs, 3), **rates),
+        Phase(precomputed, frozen=BODY, augment="none", cut="pooled", num_cycles=2, **rates),
+        Phase(augmented, frozen=BODY, num_cycles=3, **again),
+        Phase(everything, keep_best=True, patience=PATIENCE, **_cycles(epochs, 3), **rates),
     )
     return Recipe(settings, phases)
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from jaxclf import report as report_module
 from jaxclf.cli import report
-from jaxclf.cli.terminal import Terminal, better_step, describe_phase, is_eight_steps
+from jaxclf.cli.terminal import Terminal, better_step, describe_phase, describe_steps
 from jaxclf.config import Phase, Settings
 from jaxclf.data.check.report import check_data
 from jaxclf.data.demo.folder import write_drawings
@@ -65,7 +65,7 @@ def test_the_eight_steps_in_words():
 def test_other_recipes_have_no_step_numbers():
     for recipe in (head_only(Settings(), lr=0.1), two_phase(Settings(), lr=0.1), two_phase(SETTINGS)):
         count = len(recipe.phases)
-        assert not any(is_eight_steps(phase, number, count) for number, phase in enumerate(recipe.phases))
+        assert not any(describe_steps(phase, number, count) for number, phase in enumerate(recipe.phases))
     frozen = Phase("x", lrs=(0.1,), frozen=("stem", "stage1"), augment="none")
     assert describe_phase(frozen) == "frozen stem to stage1, the later layers learn; rate 0.1, epochs 1"
     assert "4 altered views of each picture, computed once (at stage2)" in describe_phase(
