@@ -3,12 +3,14 @@
 import dataclasses
 import io
 import json
+import re
 
 import pytest
 from rich.console import Console
 
 from jaxclf import report as report_module
 from jaxclf.cli import report
+from jaxclf.cli import terminal as terminal_module
 from jaxclf.cli.terminal import Terminal, better_step, describe_phase, describe_steps
 from jaxclf.config import Phase, Settings
 from jaxclf.data.check.report import check_data
@@ -173,3 +175,23 @@ def test_what_is_wrong_with_the_photos_is_said(run_folder, drawings, tmp_path, m
     terminal, seen = listening()
     report.make_report(run_folder, data, terminal)
     assert "the same file in train and valid" in seen.getvalue()
+
+
+def test_at_80_columns_nothing_is_cut_and_sentences_break_at_words(monkeypatch):
+    speeds = iter(["", "  1280 images/s"])
+    monkeypatch.setattr(terminal_module._Speed, "update", lambda self, row, examples: next(speeds))
+    seen = io.StringIO()
+    console = Console(
+        file=seen, highlight=False, soft_wrap=True, width=80, force_terminal=True, _environ={"TERM": "xterm"}
+    )
+    (phase, *_) = eight_steps(Settings(), lr=0.0148).phases
+    with Terminal(console).phase(phase, 0, 3) as show:
+        for step in (1000, 1200):
+            row = {"kind": "step", "epoch": 0, "step": step, "loss": 0.4361, "lrs": [2.2e-5, 2.2e-4, 2.2e-3]}
+            show(Step(step, 1200, 64, {}, (row,), False, None))
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.getvalue()).replace("\r", "\n").splitlines()
+    bar = next(line for line in reversed(lines) if "images/s" in line)
+    assert "1200/1200" in bar and "rate 0.0022 " in bar and "…" not in bar and len(bar) <= 80
+    sentence = " ".join(" ".join(line for line in lines[:4]).split())
+    assert "only the head learns, the body stays as it is" in sentence and sentence.endswith("each cycle falling to 0")
+    assert all(len(line) <= 80 for line in lines)
