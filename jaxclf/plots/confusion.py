@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxclf._words import shorten
-from jaxclf.plots.style import new_figure
+from jaxclf.plots.style import color_bar, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,11 +71,8 @@ def plot_confusion(
     ax.tick_params(length=0)
     if num <= MAX_CLASSES_WITH_COUNTS:
         _write_cells(ax, values, normalize, size)
-    figure = ax.get_figure()
-    assert figure is not None
-    figure.colorbar(
-        image, ax=ax, label="share of the actual class" if normalize else "pictures", shrink=0.8, aspect=30, pad=0.02
-    )
+    label = "share of the actual class" if normalize else "pictures"
+    color_bar(ax, image, label, shrink=0.8, aspect=30, pad=0.02)
     return ax
 
 

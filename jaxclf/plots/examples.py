@@ -1,12 +1,13 @@
 """Pictures with what a classifier said about them, and where it looked."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxclf._words import shorten
 from jaxclf.data.loader import Loader
+from jaxclf.metrics import Examples
 from jaxclf.plots.pictures import LINE_LENGTH, label_text, picture_grid
 from jaxclf.plots.style import PALETTE
 
@@ -16,19 +17,6 @@ if TYPE_CHECKING:
 #: Opacity of a heat map at its largest value; where it is 0 the picture shows as it is.
 HEAT_OPACITY = 0.6
 WRONG = PALETTE[1]
-
-
-class ExampleRows(Protocol):
-    """What `jaxclf.top_losses` and its like return; see `jaxclf.analysis.Examples`."""
-
-    @property
-    def label(self) -> np.ndarray: ...
-    @property
-    def predicted(self) -> np.ndarray: ...
-    @property
-    def loss(self) -> np.ndarray: ...
-    @property
-    def probability(self) -> np.ndarray: ...
 
 
 def loader_pixels(loader: Loader, index: np.typing.ArrayLike) -> np.ndarray:
@@ -49,7 +37,7 @@ def loader_pixels(loader: Loader, index: np.typing.ArrayLike) -> np.ndarray:
 
 def show_examples(
     images: np.ndarray,
-    rows: ExampleRows,
+    rows: Examples,
     classes: Sequence[str],
     *,
     heat: np.ndarray | None = None,
@@ -117,7 +105,7 @@ def show_grad_cam(
     return figure
 
 
-def _title(rows: ExampleRows, row: int, classes: Sequence[str], names: Sequence[str] | None) -> str:
+def _title(rows: Examples, row: int, classes: Sequence[str], names: Sequence[str] | None) -> str:
     probability = np.asarray(rows.probability[row])
     share = "" if probability.ndim else f" {_percent(float(probability))}"
     label, predicted = rows.label[row], np.asarray(rows.predicted[row])

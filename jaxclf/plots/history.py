@@ -1,8 +1,8 @@
-"""Training curves from the rows that `jaxclf.fit` returns and a RUN's `metrics.jsonl` holds."""
+"""Training curves from the rows that `jaxclf.fit` returns and a RUN's `metrics.jsonl` holds, and a recipe's steps."""
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -10,14 +10,26 @@ import numpy as np
 
 from jaxclf._words import shorten
 from jaxclf.config import METRICS
+from jaxclf.metrics import accuracy_standard_error
 from jaxclf.plots.rates import draw_momentum, draw_rates
-from jaxclf.plots.style import GREY, PALETTE, add_legend, axes_or_new, marker, new_figure, tidy, whole_numbers
+from jaxclf.plots.style import (
+    GREY,
+    PALETTE,
+    add_legend,
+    axes_or_new,
+    color_bar,
+    marker,
+    new_figure,
+    tidy,
+    whole_numbers,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Row = dict[str, Any]
+Metric = Literal["loss", "accuracy"]
 
 
 class History(NamedTuple):
@@ -98,26 +110,12 @@ def _mark_phases(ax: "Axes", phases: Sequence[tuple[str, int, int]], between: fl
             ax.axvline(first - between, color=GREY, linewidth=0.8, linestyle=":")
         room = int(60 * (last - first + 1) / total)  # characters that fit above this part
         text = name if len(name) <= room else shorten(name, room) if room >= 5 else str(number + 1)
-        ax.text(
-            (first + last) / 2,
-            1.01,
-            text,
-            transform=ax.get_xaxis_transform(),
-            ha="center",
-            va="bottom",
-            fontsize=8,
-            color=GREY,
-            parse_math=False,
-        )
+        place: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "ha": "center", "va": "bottom"}
+        ax.text((first + last) / 2, 1.01, text, fontsize=8, color=GREY, parse_math=False, **place)
 
 
 def plot_rates(rows: Iterable[Row], *, ax: "Axes | None" = None) -> "Axes":
-    """The learning rate of each layer group over the steps, and momentum where the rows have it.
-
-    Args:
-      rows: step rows, of one phase or several in turn.
-      ax: where to draw; `None` makes a figure.
-    """
+    """The learning rate of each layer group over the steps, and momentum where the step rows have it."""
     steps = history(rows, "step")
     num_groups = max(len(row["lrs"]) for row in steps.rows)
     rates = np.full((len(steps.rows), num_groups), np.nan)
@@ -135,12 +133,7 @@ def plot_rates(rows: Iterable[Row], *, ax: "Axes | None" = None) -> "Axes":
 
 
 def plot_losses(rows: Iterable[Row], *, ax: "Axes | None" = None) -> "Axes":
-    """The training loss of each logged step.
-
-    Args:
-      rows: step rows, of one phase or several in turn.
-      ax: where to draw; `None` makes a figure.
-    """
+    """The training loss of each logged step; takes step rows, of one phase or several in turn."""
     steps = history(rows, "step")
     ax = axes_or_new(ax)
     dots = marker(len(steps.rows))
@@ -152,12 +145,7 @@ def plot_losses(rows: Iterable[Row], *, ax: "Axes | None" = None) -> "Axes":
 
 
 def plot_loss_over_rate(rows: Iterable[Row], *, ax: "Axes | None" = None) -> "Axes":
-    """Each logged step's training loss over its learning rate (of the last layer group), early steps light.
-
-    Args:
-      rows: step rows.
-      ax: where to draw; `None` makes a figure.
-    """
+    """Each step row's training loss over its learning rate (of the last layer group), early steps light."""
     from matplotlib.colors import LinearSegmentedColormap, Normalize
 
     steps = history(rows, "step")
@@ -178,24 +166,13 @@ def plot_loss_over_rate(rows: Iterable[Row], *, ax: "Axes | None" = None) -> "Ax
         edgecolors="0.4",
         linewidths=0.3,
     )
-    figure = ax.get_figure()
-    assert figure is not None
-    figure.colorbar(dots, ax=ax, label="step")
+    color_bar(ax, dots, "step")
     return ax
 
 
-def plot_epochs(
-    rows: Iterable[Row], *, metric: Literal["loss", "accuracy"] = "loss", ax: "Axes | None" = None
-) -> "Axes":
-    """Training and validation loss (or accuracy) of each epoch.
-
-    Args:
-      rows: epoch rows, of one phase or several in turn.
-      metric: which figure.
-      ax: where to draw; `None` makes a figure.
-    """
-    if metric not in ("loss", "accuracy"):
-        raise ValueError(f"metric={metric!r} must be 'loss' or 'accuracy'")
+def plot_epochs(rows: Iterable[Row], *, metric: Metric = "loss", ax: "Axes | None" = None) -> "Axes":
+    """Training and validation loss (or accuracy) of each epoch row, of one phase or several in turn."""
+    _check_metric(metric)
     epochs = history(rows, "epoch")
     ax = axes_or_new(ax)
     for name, title, color, symbol in (
@@ -220,3 +197,45 @@ def show_epochs(rows: Iterable[Row]) -> "Figure":
     plot_epochs(rows, metric="loss", ax=figure.add_subplot(1, 2, 1))
     plot_epochs(rows, metric="accuracy", ax=figure.add_subplot(1, 2, 2))
     return figure
+
+
+def plot_steps(
+    steps: Sequence[Mapping[str, Any]],
+    *,
+    metric: Metric = "accuracy",
+    num_examples: int | None = None,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Validation loss or accuracy after each step, over the seconds since the run began; dots bear the step's number.
+
+    Args:
+      steps: `steps` of a run's summary, each with `seconds`, `loss` and `accuracy`; None where it was not measured.
+      num_examples: of the validation set; draws two standard errors around an accuracy.
+
+    Raises:
+      ValueError: for another metric, or no steps.
+    """
+    _check_metric(metric)
+    if not steps:
+        raise ValueError("there are no steps to plot")
+    ends = np.cumsum([float(step.get("seconds") or 0.0) for step in steps])
+    unit, name = (60.0, "minutes") if ends[-1] > 300 else (1.0, "seconds")
+    values = np.array([np.nan if step.get(metric) is None else step[metric] for step in steps], np.float64)
+    ax = axes_or_new(ax)
+    known = np.isfinite(values)
+    ax.plot(ends[known] / unit, values[known], color=PALETTE[0], linewidth=1.5, marker="o", markersize=5)
+    if metric == "accuracy" and num_examples:
+        errors = [2 * accuracy_standard_error(min(max(float(v), 0.0), 1.0), num_examples) for v in values[known]]
+        ax.errorbar(ends[known] / unit, values[known], errors, color=PALETTE[0], linewidth=1, capsize=3, linestyle="")
+    for number in np.flatnonzero(known):
+        place = (ends[number] / unit, values[number])
+        ax.annotate(str(number + 1), place, (5, 5), textcoords="offset points", fontsize=9, color=GREY)
+    tidy(ax, x=f"{name} since the start", y=f"validation {metric}")
+    ax.set_xlim(left=0)
+    ax.margins(y=0.15)
+    return ax
+
+
+def _check_metric(metric: str) -> None:
+    if metric not in ("loss", "accuracy"):
+        raise ValueError(f"metric={metric!r} must be 'loss' or 'accuracy'")

@@ -185,14 +185,5 @@ def show_loader(
     batch = training_batch(loader, augment, key, epoch=epoch, step=step)
     names = [loader.dataset.name(int(index)) if index >= 0 else "" for index in batch.index]
     mean, std = loader.preprocess.mean, loader.preprocess.std
-    return show_batch(
-        batch.inputs,
-        batch.labels,
-        loader.classes,
-        mean=mean,
-        std=std,
-        num=num,
-        columns=columns,
-        mask=batch.mask,
-        names=names,
-    )
+    options: dict[str, Any] = {"mean": mean, "std": std, "num": num, "columns": columns}
+    return show_batch(batch.inputs, batch.labels, loader.classes, mask=batch.mask, names=names, **options)

@@ -2,13 +2,13 @@
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from jaxclf.plots.style import GREY, PALETTE, add_legend, axes_or_new, marker, tidy, whole_numbers
-from jaxclf.training.lr_curve import LRBand
+from jaxclf.training.lr_curve import LRBand, LRCurve
 from jaxclf.training.optimizer import GROUPS
 
 if TYPE_CHECKING:
@@ -21,25 +21,8 @@ HEADROOM = 0.15
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
-class Curve(Protocol):
-    """What `find_lr` returns: `lrs` [n], raw `losses` [n], `smoothed` losses [n], and why it ended."""
-
-    @property
-    def lrs(self) -> Any: ...
-    @property
-    def losses(self) -> Any: ...
-    @property
-    def smoothed(self) -> Any: ...
-    @property
-    def reason(self) -> str: ...
-
-
 def schedule_values(schedule: Callable[[Any], Any], num_steps: int) -> np.ndarray:
-    """A schedule at steps 0 .. num_steps - 1: float32 [num_steps]. Takes optax's schedules as well.
-
-    Raises:
-      ValueError: for fewer than one step.
-    """
+    """A schedule at steps 0 .. num_steps - 1: float32 [num_steps]. Takes optax's schedules as well."""
     if num_steps < 1:
         raise ValueError(f"num_steps={num_steps} must be at least 1")
     steps = np.arange(num_steps, dtype=np.int32)
@@ -74,7 +57,6 @@ def plot_schedule(
       num_steps: >= 1.
       lrs: one rate per layer group, earliest layers first; `None` draws the multiplier itself.
       momentum: a number, or step -> momentum; drawn against an axis of its own at the right.
-      ax: where to draw; `None` makes a figure.
     """
     values = schedule_values(schedule, num_steps)
     ax = axes_or_new(ax)
@@ -126,7 +108,7 @@ def _line(ax: "Axes", x: np.ndarray, y: np.ndarray, color: str, label: str) -> N
 
 
 def plot_lr_curve(
-    curve: Curve, *, suggestions: Mapping[str, float | None] | None = None, ax: "Axes | None" = None
+    curve: LRCurve, *, suggestions: Mapping[str, float | None] | None = None, ax: "Axes | None" = None
 ) -> "Axes":
     """Loss over learning rate on a logarithmic axis: smoothed in bold, raw behind it, suggestions marked.
 
@@ -135,7 +117,6 @@ def plot_lr_curve(
     Args:
       curve: the finder's result.
       suggestions: rule -> rate, or None where the rule gave none, which the legend says.
-      ax: where to draw; `None` makes a figure.
     """
     lrs, losses, smoothed = (np.asarray(values, np.float64) for values in (curve.lrs, curve.losses, curve.smoothed))
     ax = axes_or_new(ax)
@@ -173,7 +154,6 @@ def plot_lr_band(
     Args:
       band: from `jaxclf.training.lr_finder.find_lr_band`.
       suggestions: of its `middle()`.
-      ax: where to draw; `None` makes a figure.
     """
     middle = band.middle()
     ax = plot_lr_curve(middle, suggestions=suggestions, ax=ax)

@@ -24,7 +24,6 @@ def plot_reliability(
 
     Args:
       curve: from `jaxclf.metrics.reliability_curve`.
-      ax: where to draw; `None` makes a figure.
       after: of the same examples once calibrated, drawn as a second line.
 
     Raises:

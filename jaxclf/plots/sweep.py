@@ -1,28 +1,17 @@
 """A sweep over learning rate and weight decay as a heat map."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxclf.plots.style import GREY, new_figure
+from jaxclf.plots.style import GREY, color_bar, new_figure
+from jaxclf.training.sweep import Sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-class SweepResult(Protocol):
-    """What `sweep_heads` returns: rows (head, lr, weight_decay, loss, loss_error), the best one, those close to it."""
-
-    @property
-    def rows(self) -> Sequence[Any]: ...
-    @property
-    def best(self) -> int: ...
-    @property
-    def close(self) -> Sequence[int]: ...
-
-
-def plot_sweep(sweep: SweepResult, *, head: str | None = None, ax: "Axes | None" = None) -> "Axes":
+def plot_sweep(sweep: Sweep, *, head: str | None = None, ax: "Axes | None" = None) -> "Axes":
     """Held-out loss, averaged over seeds and folds, of every learning rate (columns) and weight decay (rows).
 
     The best setting has a thick frame, those within one standard error of it a dashed one. Colours follow the
@@ -75,10 +64,7 @@ def plot_sweep(sweep: SweepResult, *, head: str | None = None, ax: "Axes | None"
         if number == sweep.best or number in sweep.close:
             line: dict[str, Any] = {"linewidth": 3.0} if number == sweep.best else {"linewidth": 1.5, "linestyle": "--"}
             ax.add_patch(Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor="#D55E00", **line))
-    figure = ax.get_figure()
-    assert figure is not None
-    bar = figure.colorbar(image, ax=ax, pad=0.02, extend="max" if high > most else "neither")
-    bar.set_label("held-out loss")
+    bar = color_bar(ax, image, "held-out loss", pad=0.02, extend="max" if high > most else "neither")
     ticks = np.geomspace(low, most, 4).tolist()
     bar.set_ticks(ticks, labels=[f"{tick:.3g}" for tick in ticks])
     bar.minorticks_off()

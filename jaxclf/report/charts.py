@@ -1,5 +1,6 @@
 """The report's charts: what `jaxclf.plots` draws, at a size that a phone shows, with a text that says what is seen."""
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,12 +9,9 @@ import numpy as np
 
 from jaxclf._words import count, number, percent
 from jaxclf.metrics import ReliabilityCurve
-from jaxclf.plots import plot_confusion, plot_epochs, plot_losses, plot_lr_curve, plot_rates
-from jaxclf.plots.history import History, history
-from jaxclf.plots.reliability import plot_reliability
-from jaxclf.plots.steps import plot_steps
-from jaxclf.plots.style import new_figure
-from jaxclf.plots.svg import inline_svg
+from jaxclf.plots import plot_confusion, plot_epochs, plot_losses, plot_lr_curve, plot_rates, plot_reliability
+from jaxclf.plots.history import History, Metric, history, plot_steps
+from jaxclf.plots.style import inline_svg, new_figure
 from jaxclf.report.content import RateTest
 
 #: Of a chart, in inches. At 72 units to the inch it fills a phone one to one, so its text is as small as intended.
@@ -41,37 +39,26 @@ class Chart(NamedTuple):
     wide: bool = False
 
 
-def _draw(name: str, title: str, alt: str, plot: Callable[[Any], object], *, height: float = HEIGHT) -> Chart:
+def _draw(name: str, title: str, alt: str, plot: Callable[..., object], *, height: float = HEIGHT) -> Chart:
     figure = new_figure(WIDTH, height)
-    plot(figure.add_subplot())
+    plot(ax=figure.add_subplot())
     return Chart(name, title, alt, *inline_svg(figure, name))
 
 
 def step_charts(steps: Sequence[Mapping[str, Any]], num_examples: int | None) -> list[Chart]:
     """Loss and accuracy after each step over time; nothing for a single step, which its table row says already."""
     charts = []
-    for metric in ("loss", "accuracy"):
-        values = [step.get(metric) for step in steps]
-        if len(steps) < 2 or sum(value is not None for value in values) < 2:
+    metrics: tuple[tuple[Metric, Callable[[float], str]], ...] = (("loss", number), ("accuracy", percent))
+    for metric, words in metrics:
+        values = {position: step[metric] for position, step in enumerate(steps, 1) if step.get(metric) is not None}
+        if len(values) < 2:
             continue
-        shown = ", ".join(
-            f"{position}: {percent(value) if metric == 'accuracy' else number(value)}"
-            for position, value in enumerate(values, 1)
-            if value is not None
-        )
-
-        def plot(ax: Any, metric: Any = metric) -> object:
-            return plot_steps(steps, metric=metric, num_examples=num_examples, ax=ax)
-
+        shown = ", ".join(f"{position}: {words(value)}" for position, value in values.items())
         bars = ", with two standard errors" if metric == "accuracy" and num_examples else ""
-        charts.append(
-            _draw(
-                f"steps-{metric}",
-                f"Validation {metric} after each step{bars}",
-                f"Line chart: validation {metric} after each step over time. After step {shown}.",
-                plot,
-            )
-        )
+        title = f"Validation {metric} after each step{bars}"
+        alt = f"Line chart: validation {metric} after each step over time. After step {shown}."
+        plot = functools.partial(plot_steps, steps, metric=metric, num_examples=num_examples)
+        charts.append(_draw(f"steps-{metric}", title, alt, plot))
     return charts
 
 
@@ -90,12 +77,7 @@ def rate_chart(test: RateTest, position: int) -> Chart:
         f"Line chart: smoothed training loss over learning rates from {ends[0]:.1g} to {ends[1]:.1g}; its lowest value "
         f"is {number(lowest)}; {chosen}. The test ended: {test.curve.reason}."
     )
-    return _draw(
-        f"rate-{position}",
-        test.name,
-        alt,
-        lambda ax: plot_lr_curve(test.curve, suggestions=marks, ax=ax),
-    )
+    return _draw(f"rate-{position}", test.name, alt, functools.partial(plot_lr_curve, test.curve, suggestions=marks))
 
 
 def training_charts(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
@@ -103,37 +85,21 @@ def training_charts(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
     plain = thinned([dict(row) for row in rows])
     charts = []
     kinds = {row.get("kind") for row in plain}
+    metrics: tuple[Metric, ...] = ("loss", "accuracy")
     if "epoch" in kinds:
         epochs = history(plain, "epoch")
-        for metric in ("loss", "accuracy"):
-
-            def plot(ax: Any, metric: Any = metric) -> object:
-                return plot_epochs(plain, metric=metric, ax=ax)
-
+        for metric in metrics:
             alt = f"Line chart of {count(len(epochs.rows), 'epoch')}: {_ends(epochs, metric)}."
+            plot = functools.partial(plot_epochs, plain, metric=metric)
             charts.append(_draw(f"epochs-{metric}", f"{metric.capitalize()} of each epoch", alt, plot))
     if "step" in kinds:
         steps = history(plain, "step")
-        losses = steps.values("loss")
-        rates = np.array([max(row["lrs"]) for row in steps.rows])
-        charts.append(
-            _draw(
-                "step-rates",
-                "Learning rate over the steps",
-                f"Line chart: learning rates of the layer groups over {int(steps.position[-1]) + 1:,} steps; the "
-                f"largest is {number(float(rates.max()), 2)}.",
-                lambda ax: plot_rates(plain, ax=ax),
-            )
-        )
-        charts.append(
-            _draw(
-                "step-losses",
-                "Training loss over the steps",
-                f"Line chart: training loss over the steps, from {number(float(losses[0]))} to "
-                f"{number(float(losses[-1]))}.",
-                lambda ax: plot_losses(plain, ax=ax),
-            )
-        )
+        largest, losses = max(max(row["lrs"]) for row in steps.rows), steps.values("loss")
+        over = f"{int(steps.position[-1]) + 1:,} steps; the largest is {number(float(largest), 2)}"
+        alt = f"Line chart: learning rates of the layer groups over {over}."
+        charts.append(_draw("step-rates", "Learning rate over the steps", alt, functools.partial(plot_rates, plain)))
+        alt = f"Line chart: training loss over the steps, from {number(losses[0])} to {number(losses[-1])}."
+        charts.append(_draw("step-losses", "Training loss over the steps", alt, functools.partial(plot_losses, plain)))
     return charts
 
 
@@ -159,13 +125,9 @@ def _ends(epochs: History, metric: str) -> str:
 
 def reliability_chart(before: ReliabilityCurve, after: ReliabilityCurve | None, alt: str) -> Chart:
     """Confidence against the share that is right."""
-    return _draw(
-        "reliability",
-        "Confidence against how often it is right; larger dots stand for more pictures",
-        f"Line chart: share of right answers over the confidence they were given with. {alt}",
-        lambda ax: plot_reliability(before, after=after, ax=ax),
-        height=4.0,
-    )
+    title = "Confidence against how often it is right; larger dots stand for more pictures"
+    alt = f"Line chart: share of right answers over the confidence they were given with. {alt}"
+    return _draw("reliability", title, alt, functools.partial(plot_reliability, before, after=after), height=4.0)
 
 
 def confusion_chart(matrix: np.ndarray, classes: Sequence[str]) -> Chart:

@@ -6,7 +6,6 @@ import numpy as np
 
 from jaxclf._words import count, duration, number, percent, percent_with_error
 from jaxclf.metrics import (
-    Estimate,
     accuracy_standard_error,
     classification_report,
     confusion_matrix,
@@ -50,8 +49,7 @@ def score(content: ReportContent) -> Score | None:
     error = None
     if content.multi_label:
         what = "of all decisions (picture by label) are right"
-        estimate = None if on_test else _decision_share(content)
-        error = None if estimate is None else estimate.standard_error
+        error = None if on_test else _decision_error(content)
         if figures.get("f_beta") is not None:
             notes.append(f"F2 {number(figures['f_beta'])} at threshold {number(content.threshold, 3)}")
     else:
@@ -62,7 +60,7 @@ def score(content: ReportContent) -> Score | None:
         notes += _guessing(content)
     part = "test" if on_test else "validation"
     pictures = count(number_of_pictures, f"{part} picture") if number_of_pictures else f"the {part} pictures"
-    value = percent(accuracy) if not error else percent_with_error(accuracy, error)
+    value = percent_or_with_error(accuracy, error)
     if on_test and content.summary.get("accuracy") is not None:
         notes.append(
             f"on the validation pictures, which picked rates and epochs: {percent(content.summary['accuracy'])}"
@@ -85,12 +83,19 @@ def _guessing(content: ReportContent) -> list[str]:
     return [f"always naming the most frequent class: {percent(float(most))}"]
 
 
-def _decision_share(content: ReportContent) -> Estimate | None:
+def _decision_error(content: ReportContent) -> float | None:
     predictions = content.judged
     if predictions is None or len(predictions.labels) < 2:
         return None
     decisions = decide(predictions.probabilities(), predictions.threshold)
-    return mean_and_standard_error((decisions == (predictions.labels > 0)).mean(-1))
+    return mean_and_standard_error((decisions == (predictions.labels > 0)).mean(-1)).standard_error
+
+
+def percent_or_with_error(share: float | None, error: float | None) -> str:
+    """A percentage, with its standard error where there is one; a dash where there is no share."""
+    if share is not None and error:
+        return percent_with_error(share, error)
+    return percent(np.nan if share is None else share)
 
 
 def loss_with_error(content: ReportContent) -> str:

@@ -1,7 +1,7 @@
 """The report's pictures: the examples worth looking at, small, with a heat map beside them."""
 
 import base64
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,25 +19,28 @@ RAMP = np.array([(13, 8, 60), (120, 28, 109), (207, 68, 70), (251, 155, 6), (252
 
 
 class Card(NamedTuple):
-    """A picture with what is said of it.
+    """An example with what is said of it.
 
     Attributes:
-      picture, heat: JPEG data addresses; heat is None where there is no heat map.
-      alt: what the picture is.
-      actual, predicted: the labels in words.
+      picture, heat: JPEG data addresses; None where there is no picture, or no heat map.
+      actual, predicted: the labels in words; "" where the actual one is not known.
       right: whether they agree.
       detail: the probability and the loss, in words.
       file: the picture's name.
     """
 
-    picture: str
+    picture: str | None
     heat: str | None
-    alt: str
     actual: str
     predicted: str
     right: bool
     detail: str
     file: str
+
+    @property
+    def alt(self) -> str:
+        """What the picture is."""
+        return f"{self.file}: {self.actual or 'label not known'}, taken for {self.predicted}"
 
 
 def picked(content: ReportContent) -> dict[str, Examples]:
@@ -45,9 +48,8 @@ def picked(content: ReportContent) -> dict[str, Examples]:
     predictions = content.judged
     if predictions is None:
         return {}
-    if content.multi_label:
-        return {"losses": top_losses(predictions, NUM_PICTURES)}
-    return {"losses": top_losses(predictions, NUM_PICTURES), "uncertain": most_uncertain(predictions, NUM_PICTURES)}
+    losses = {"losses": top_losses(predictions, NUM_PICTURES)}
+    return losses if content.multi_label else losses | {"uncertain": most_uncertain(predictions, NUM_PICTURES)}
 
 
 def shown_indices(content: ReportContent) -> dict[int, int]:
@@ -61,34 +63,21 @@ def shown_indices(content: ReportContent) -> dict[int, int]:
 
 
 def cards(content: ReportContent, examples: Examples) -> list[Card]:
-    """A card for each example that there is a picture of."""
-    assert content.predictions is not None
+    """A card for each example."""
     found = []
     for place in range(len(examples.row)):
         index, row = int(examples.index[place]), int(examples.row[place])
-        if index not in content.pictures:
-            continue
-        actual, predicted, detail = _words(content, examples, place, row)
+        actual, predicted, detail = _words(content, examples, place)
         right = bool(np.all(examples.label[place] == examples.predicted[place]))
         name = content.files[row] if row < len(content.files) else f"picture {index}"
-        pixels = content.pictures[index]
-        heat = content.heat_maps.get(index)
-        found.append(
-            Card(
-                picture=data_address(pixels),
-                heat=None if heat is None else data_address(overlay(pixels, heat)),
-                alt=f"{name}: {actual or 'label not known'}, taken for {predicted}",
-                actual=actual,
-                predicted=predicted,
-                right=right,
-                detail=detail,
-                file=name,
-            )
-        )
+        pixels, heat = content.pictures.get(index), content.heat_maps.get(index)
+        picture = None if pixels is None else data_address(pixels)
+        glow = None if pixels is None or heat is None else data_address(overlay(pixels, heat))
+        found.append(Card(picture, glow, actual, predicted, right, detail, name))
     return found
 
 
-def _words(content: ReportContent, examples: Examples, place: int, row: int) -> tuple[str, str, str]:
+def _words(content: ReportContent, examples: Examples, place: int) -> tuple[str, str, str]:
     """The actual label, the predicted one, and the figures."""
     classes, loss = content.classes, float(examples.loss[place])
     if content.multi_label:
@@ -103,22 +92,8 @@ def _words(content: ReportContent, examples: Examples, place: int, row: int) -> 
         return "", classes[predicted_label], said
     if label == predicted_label:
         return classes[label], classes[predicted_label], f"{said} · loss\N{NO-BREAK SPACE}{number(loss, 3)}"
-    given = percent(float(np.exp(-loss)))
-    return (
-        classes[label],
-        classes[predicted_label],
-        f"{said}, {given} for the actual class · loss\N{NO-BREAK SPACE}{number(loss, 3)}",
-    )
-
-
-def table_rows(content: ReportContent, examples: Examples) -> list[dict[str, Any]]:
-    """The examples in words, for a report without pictures."""
-    rows = []
-    for place, row in enumerate(examples.row):
-        actual, predicted, detail = _words(content, examples, place, int(row))
-        name = content.files[row] if row < len(content.files) else f"picture {int(examples.index[place])}"
-        rows.append({"file": name, "actual": actual, "predicted": predicted, "detail": detail})
-    return rows
+    detail = f"{said}, {percent(float(np.exp(-loss)))} for the actual class · loss\N{NO-BREAK SPACE}{number(loss, 3)}"
+    return classes[label], classes[predicted_label], detail
 
 
 def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:

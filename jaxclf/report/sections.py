@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxclf._words import count, duration, loss_text, number, percent, percent_with_error, setting
+from jaxclf._words import count, duration, loss_text, number, percent, setting
 from jaxclf.config import Phase, Settings
+from jaxclf.data.check.report import Report
 from jaxclf.metrics import (
     accuracy_standard_error,
     classification_report,
@@ -18,8 +19,8 @@ from jaxclf.metrics import (
 )
 from jaxclf.report.charts import confusion_chart, rate_chart, reliability_chart, step_charts, training_charts
 from jaxclf.report.content import ReportContent
-from jaxclf.report.headline import loss_with_error
-from jaxclf.report.pictures import cards, picked, table_rows
+from jaxclf.report.headline import loss_with_error, percent_or_with_error
+from jaxclf.report.pictures import cards, picked
 
 #: Up to so many classes the confusion matrix is a table; beyond, a picture.
 MAX_TABLE_CLASSES = 20
@@ -57,10 +58,8 @@ def figures_table(content: ReportContent) -> list[tuple[str, str]]:
 
 def _accuracy_and_loss(found: dict[str, Any], content: ReportContent) -> str:
     pictures = found.get("num_examples") or 0
-    error = 0.0
-    if pictures and not content.multi_label:
-        error = accuracy_standard_error(found["accuracy"], pictures)
-    text = percent_with_error(found["accuracy"], error) if error else percent(found["accuracy"])
+    error = accuracy_standard_error(found["accuracy"], pictures) if pictures and not content.multi_label else 0.0
+    text = percent_or_with_error(found["accuracy"], error)
     return text if found.get("loss") is None else f"{text}, loss {loss_text(found['loss'])}"
 
 
@@ -80,9 +79,7 @@ def steps_section(content: ReportContent) -> dict[str, Any] | None:
                 "position": position,
                 "name": str(step.get("name", "")),
                 "loss": loss_text(step.get("loss")),
-                "accuracy": percent_with_error(accuracy, error)
-                if error
-                else percent(np.nan if accuracy is None else accuracy),
+                "accuracy": percent_or_with_error(accuracy, error),
                 "difference": None if difference is None else _difference(*difference),
                 "seconds": duration(step.get("seconds")),
                 "share": 100.0 * float(step.get("seconds") or 0.0) / longest,
@@ -106,22 +103,21 @@ def confusion_section(content: ReportContent) -> dict[str, Any] | None:
     matrix = confusion_matrix(predictions)
     totals = np.maximum(matrix.sum(1), 1)
     names, small = content.classes, len(content.classes) <= MAX_TABLE_CLASSES
+    of_class = dict(zip(names, matrix.sum(1).tolist(), strict=True))
+
+    def cell(actual: int, predicted: int) -> dict[str, Any]:
+        value = matrix[actual, predicted]
+        shade = round(MAX_SHADE * float(np.sqrt(value / totals[actual])), 3)
+        return {"count": int(value), "shade": shade, "right": actual == predicted}
+
     rows = [
         {
-            "name": names[actual],
-            "cells": [
-                {
-                    "count": int(value),
-                    "shade": round(MAX_SHADE * float(np.sqrt(value / totals[actual])), 3),
-                    "right": actual == predicted,
-                }
-                for predicted, value in enumerate(matrix[actual])
-            ],
+            "name": name,
+            "cells": [cell(actual, other) for other in range(len(names))],
             "total": int(matrix[actual].sum()),
         }
-        for actual in range(len(names) if small else 0)
+        for actual, name in enumerate(names if small else ())
     ]
-    of_class = dict(zip(names, matrix.sum(1).tolist(), strict=True))
     pairs = [
         {"actual": actual, "predicted": predicted, "count": times, "share": percent(times / of_class[actual])}
         for actual, predicted, times in most_confused(matrix, names)[:MAX_PAIRS]
@@ -150,16 +146,13 @@ def pictures_section(content: ReportContent) -> list[dict[str, Any]]:
         "losses": ("Top losses", "Wrong labels, odd pictures, and what the classifier does not know."),
         "uncertain": ("Most uncertain", "Where it can decide least: more pictures like these would teach it most."),
     }
-    return [
-        {
-            "id": f"pictures-{kind}",
-            "title": titles[kind][0],
-            "text": titles[kind][1],
-            "cards": cards(content, examples),
-            "rows": table_rows(content, examples),
-        }
-        for kind, examples in picked(content).items()
-    ]
+    sections = []
+    for kind, examples in picked(content).items():
+        title, text = titles[kind]
+        shown = cards(content, examples)
+        with_picture = [card for card in shown if card.picture is not None]
+        sections.append({"id": f"pictures-{kind}", "title": title, "text": text, "cards": with_picture, "rows": shown})
+    return sections
 
 
 def calibration_section(content: ReportContent) -> dict[str, Any] | None:
@@ -214,38 +207,33 @@ def data_section(content: ReportContent) -> dict[str, Any] | None:
     shown = [(name, str(value)) for name, value in facts if value is not None]
     if not shown and not skipped and check is None:
         return None
-    result: dict[str, Any] = {
+    return {
         "facts": shown,
         "skipped": skipped[:MAX_FINDINGS],
         "num_skipped": len(skipped),
-        "check": None,
+        "check": None if check is None else _check(check),
     }
-    if check is not None:
-        names = list(dict.fromkeys(name for of_split in check.counts.values() for name in of_split))
-        findings = [("error", each) for each in check.errors] + [("warning", each) for each in check.warnings]
-        result["check"] = {
-            "num_images": count(check.num_images, "picture"),
-            "splits": list(check.counts),
-            "counts": [
-                {"name": name, "counts": [of_split.get(name, 0) for of_split in check.counts.values()]}
-                for name in names
-            ],
-            "sizes": [(size, f"{pictures:,}") for size, pictures in check.sizes.items() if pictures],
-            "num_errors": count(len(check.errors), "error"),
-            "num_warnings": count(len(check.warnings), "warning"),
-            "more": max(len(findings) - MAX_FINDINGS, 0),
-            "findings": [
-                {
-                    "level": level,
-                    "kind": each.kind,
-                    "message": each.message,
-                    "paths": each.paths[:MAX_PATHS],
-                    "more": max(len(each.paths) - MAX_PATHS, 0),
-                }
-                for level, each in findings[:MAX_FINDINGS]
-            ],
-        }
-    return result
+
+
+def _check(check: Report) -> dict[str, Any]:
+    names = list(dict.fromkeys(name for of_split in check.counts.values() for name in of_split))
+    findings = [("error", each) for each in check.errors] + [("warning", each) for each in check.warnings]
+    return {
+        "num_images": count(check.num_images, "picture"),
+        "splits": list(check.counts),
+        "counts": [
+            {"name": name, "counts": [of_split.get(name, 0) for of_split in check.counts.values()]} for name in names
+        ],
+        "sizes": [(size, f"{pictures:,}") for size, pictures in check.sizes.items() if pictures],
+        "num_errors": count(len(check.errors), "error"),
+        "num_warnings": count(len(check.warnings), "warning"),
+        "more": max(len(findings) - MAX_FINDINGS, 0),
+        "findings": [
+            {"level": level, "kind": each.kind, "message": each.message, "paths": each.paths[:MAX_PATHS]}
+            | {"more": max(len(each.paths) - MAX_PATHS, 0)}
+            for level, each in findings[:MAX_FINDINGS]
+        ],
+    }
 
 
 def recipe_section(content: ReportContent) -> dict[str, Any] | None:
@@ -253,28 +241,19 @@ def recipe_section(content: ReportContent) -> dict[str, Any] | None:
     recipe = content.recipe
     if recipe is None:
         return None
+    values = [(field, getattr(recipe.settings, field.name)) for field in dataclasses.fields(Settings)]
     settings = [
-        {
-            "name": field.name,
-            "value": setting(getattr(recipe.settings, field.name)),
-            "chosen": getattr(recipe.settings, field.name) != field.default,
-        }
-        for field in dataclasses.fields(Settings)
+        {"name": field.name, "value": setting(value), "chosen": value != field.default} for field, value in values
     ]
     return {"phases": [_phase(phase) for phase in recipe.phases], "settings": settings}
 
 
 def _phase(phase: Phase) -> dict[str, str]:
-    cycles = (
-        f"{phase.num_epochs} in 1 cycle"
-        if phase.num_cycles == 1
-        else f"{phase.num_epochs} in {phase.num_cycles} cycles"
-    )
     return {
         "name": phase.name,
         "frozen": f"up to {phase.frozen[-1]}" if phase.frozen else "nothing",
         "lrs": ", ".join(f"{lr:.2g}" for lr in phase.lrs),
-        "epochs": cycles,
+        "epochs": f"{phase.num_epochs} in {count(phase.num_cycles, 'cycle')}",
         "schedule": phase.schedule,
         "augment": phase.augment,
     }

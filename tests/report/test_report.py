@@ -21,8 +21,8 @@ from jaxclf.data.check.report import Report
 from jaxclf.data.decode import jpeg_thumbnail
 from jaxclf.data.demo.drawing import draw_face
 from jaxclf.metrics import Predictions, summarize
-from jaxclf.plots.steps import plot_steps
-from jaxclf.plots.svg import inline_svg
+from jaxclf.plots.history import plot_steps
+from jaxclf.plots.style import inline_svg
 from jaxclf.report import RateTest, ReportContent, collect, make_report, write_report
 from jaxclf.report.charts import MAX_STEPS, thinned
 from jaxclf.report.pictures import RAMP, overlay, shown_indices
