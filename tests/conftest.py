@@ -1,16 +1,29 @@
-"""Shared by all tests: the compilation cache, small data, and a network small enough to compile in no time."""
+"""Shared by all tests: how they compile and draw, small data, and a network small enough to compile in no time."""
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from jaxclf._jax import enable_compilation_cache
 
-# Keeps what was compiled between runs, in the user's own cache directory; an existing setting is respected.
+# Keeps what was compiled between runs, in the user's own cache directory; an existing setting is respected. Small
+# programs too: each file begins with none (see `_compiled`).
 enable_compilation_cache()
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+#: XLA without its optimisations: train steps of small networks compile in a fifth of the time and run as fast.
+QUICK_COMPILING = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+
+# The same examples each time, or new ones: then `print_blob` says how to have a failing one again.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("fresh", deadline=None, print_blob=True)
 
 # Need torch: they made the files beside them once.
 collect_ignore = ["weights/torch_files/make.py", "training/lr_curves/make.py", "training/torch_steps/make.py"]
@@ -18,6 +31,31 @@ collect_ignore = ["weights/torch_files/make.py", "training/lr_curves/make.py", "
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
 SUPPORT = REPOSITORY / "tests" / "support"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--thorough",
+        action="store_true",
+        help="property tests draw new examples, and programs are compiled as users have them, which takes longer",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    thorough = config.getoption("--thorough")
+    hypothesis.settings.load_profile("fresh" if thorough else "same")
+    # XLA reads its flags when JAX first computes something, and ends the process at one that it does not know.
+    flags = os.environ.get("XLA_FLAGS", "")
+    if not thorough and QUICK_COMPILING not in flags and jax.__version_info__ < (0, 13):
+        os.environ["XLA_FLAGS"] = f"{QUICK_COMPILING} {flags}".strip()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled() -> Iterator[None]:
+    """What a file compiled is freed after it: kept until the end, it would be several GB."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture

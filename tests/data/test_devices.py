@@ -23,7 +23,7 @@ def found(tmp_path_factory):
     """What the script has to say."""
     script = SUPPORT / "mesh_script.py"
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(Path(jaxclf.__file__).parents[1]),
     }
@@ -87,7 +87,7 @@ def test_features_and_what_is_trained_from_them(found):
 
 def test_learning_rate_test_views_and_sweep(found):
     assert found["finder"]["curve"] < 1e-6 and found["finder"]["steps"] == [20, 20]
-    assert found["views"]["logits"] < 1e-6 < 0.1 < found["views"]["between_views"]
+    assert found["views"]["logits"] < 2e-6 < 0.1 < found["views"]["between_views"]
     assert found["views"]["index"] == [list(range(13))] * 2
     assert found["sweep"]["losses"] < 1e-6 and found["sweep"]["head"] < 1e-6
     assert found["sweep"]["best"][0] == found["sweep"]["best"][1]

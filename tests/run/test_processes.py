@@ -44,10 +44,10 @@ class Run(NamedTuple):
 
 
 def start(folder, number, port, victim, mode):
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("XLA_", "SLURM", "JAX_"))}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "JAX_"))}
     environment |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(jaxclf.__file__).parents[1])}
     if port == "none":
-        environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+        environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
     command = [sys.executable, str(SCRIPT), str(folder), str(number), str(port), str(victim), mode]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
