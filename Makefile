@@ -6,6 +6,8 @@ JOBS ?= 2
 # Those that need neither another library nor data.
 QUESTIONS ?= import_time frozen_steps small_maps sweep load_weights scaling
 BIN := $(VENV)/bin
+# A file's tests share what was compiled for it; the files in the order of tests/conftest.py, the long ones first.
+TOGETHER := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 export PYTHON VENV
 
 .PHONY: demo test test-all lint format bench clean help
@@ -17,10 +19,10 @@ demo: $(VENV)/.installed  ## draw cats and dogs, train on them, show what was le
 	@$(BIN)/jaxclf demo
 
 test: $(VENV)/.installed-test  ## the tests and the doctests
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest $(TOGETHER)
 
-test-all: $(VENV)/.installed-test  ## the slow ones too
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "slow or not slow"
+test-all: $(VENV)/.installed-test  ## the slow ones too, with new examples, compiled as users have it
+	$(BIN)/python -m pytest $(TOGETHER) --thorough -m "slow or not slow"
 
 lint: $(VENV)/.installed-test  ## ruff (lint, format) and mypy
 	$(BIN)/ruff check .

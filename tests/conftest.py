@@ -50,6 +50,12 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["XLA_FLAGS"] = f"{QUICK_COMPILING} {flags}".strip()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The rooms whose files take longest come first: at the end no process is left alone with a long one."""
+    places = {REPOSITORY / "tests" / room: place for place, room in enumerate(("run", "training", "cli", "inference"))}
+    items.sort(key=lambda item: places.get(item.path.parent, len(places)))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _compiled() -> Iterator[None]:
     """What a file compiled is freed after it: kept until the end, it would be several GB."""
