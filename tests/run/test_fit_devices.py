@@ -32,8 +32,8 @@ def on_one(photos, tmp_path_factory):
 
 
 def start(photos, out, recipe_file, *flags, devices=1):
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-    environment = os.environ | {"XLA_FLAGS": flags}
+    xla = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    environment = os.environ | {"XLA_FLAGS": xla}
     command = [sys.executable, "-m", "jaxclf", "fit", str(photos), "--out", str(out), "--recipe", str(recipe_file)]
     return subprocess.Popen(
         [*command, "--checkpoint-every", "0", *flags], env=environment, text=True,
