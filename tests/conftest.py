@@ -140,3 +140,29 @@ def tiny():
     config = ResNetConfig("tiny", "basic", (1, 1, 1, 1), stem_width=8, stage_widths=(8, 8, 16, 16))
     model = create_classifier(config, 3)
     return model, init_variables(model, jax.random.key(0), image_size=32)
+
+
+@pytest.fixture(scope="module")
+def small10t() -> Iterator[str]:
+    """The name of an architecture for whole runs: resnet10t, but thin, so that compiling and training take no time."""
+    from networks import SMALL
+
+    from jaxclf.models import registry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry._CONFIGS, SMALL.arch, SMALL)
+        yield SMALL.arch
+
+
+@pytest.fixture(scope="module")
+def weights_file(small10t: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights of that architecture as another program's checkpoint, with a head for seven classes."""
+    from safetensors.numpy import save_file
+
+    from jaxclf.models import create_classifier, init_variables
+    from jaxclf.weights import to_state_dict
+
+    variables = init_variables(create_classifier(small10t, 7), jax.random.key(9), image_size=32)
+    path = tmp_path_factory.mktemp("weights") / "seven.safetensors"
+    save_file(to_state_dict(jax.device_get(variables), small10t), path)
+    return path

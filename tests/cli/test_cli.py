@@ -16,6 +16,8 @@ from conftest import write_class_folders
 
 import jaxclf
 
+pytestmark = pytest.mark.usefixtures("small10t")
+
 
 @pytest.fixture(scope="module")
 def trained(photos, tmp_path_factory):

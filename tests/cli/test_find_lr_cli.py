@@ -14,6 +14,7 @@ from jaxclf.run.load import load_run
 from jaxclf.training import lr_finder
 from jaxclf.training.lr_curve import RULES, LRCurve, growing_lrs, suggestions
 
+pytestmark = pytest.mark.usefixtures("small10t")
 NET = FAST[:-2]  # without the epochs
 SHORT = ["--steps", "20", "--high", "0.1", "--frozen", "stage4"]  # a frozen body compiles in no time
 
@@ -37,7 +38,7 @@ def test_it_writes_the_curve_and_a_picture_of_it(found, photos):
     np.testing.assert_allclose(data["lrs"], growing_lrs(1e-6, 0.1, 20))
     np.testing.assert_allclose(data["group_lrs"], np.transpose([data["lrs"]] * 3))  # from scratch: all at one rate
     assert data["reason"] == "completed" and data["num_steps"] == 20 and data["frozen"] == "stage4"
-    assert data["settings"]["arch"] == "resnet10t" and data["data"] == str(photos) and data["run"] is None
+    assert data["settings"]["arch"] == "small10t" and data["data"] == str(photos) and data["run"] is None
     arrays = (np.array(data[name]) for name in ("lrs", "losses", "smoothed"))
     again = suggestions(LRCurve(*arrays, data["reason"], None, data["num_steps"]))
     assert data["suggestions"] == {rule: {"lr": s.lr, "reason": s.reason} for rule, s in again.items()}
@@ -69,7 +70,7 @@ def test_from_a_run_with_a_frozen_body(photos, tmp_path, capsys, monkeypatch):
     capsys.readouterr()
     assert run("find-lr", photos, "--run", out, *SHORT) == 0
     printed = capsys.readouterr().out
-    assert f"resnet10t as trained in {out}, on 26 training pictures" in printed
+    assert f"small10t as trained in {out}, on 26 training pictures" in printed
     after = snapshot(out)
     written = {out / "lr_curve.json", out / "lr_curve.png"}
     assert set(after) - set(before) == written

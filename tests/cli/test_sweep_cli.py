@@ -15,6 +15,7 @@ from jaxclf.data.sources import ImageFolder
 from jaxclf.plots import plot_sweep
 from jaxclf.training.sweep import Sweep, SweepRow
 
+pytestmark = pytest.mark.usefixtures("small10t")
 NET = FAST[:-2]  # without the epochs
 SMALL = ["--lrs", "0.003", "0.1", "--weight-decays", "0", "0.001", "--seeds", "2", "--folds", "2", "--epochs", "3"]
 
@@ -38,7 +39,7 @@ def test_it_writes_the_table_and_a_picture_of_it(swept, photos):
     assert losses.shape == (4, 2, 2) and data["seeds"] == [0, 1] and data["num_folds"] == 2 and data["epochs"] == 3
     np.testing.assert_allclose([row["loss"] for row in data["rows"]], losses.mean((1, 2)))
     assert data["best"] == int(losses.mean((1, 2)).argmin()) == data["close"][0]
-    assert data["settings"]["arch"] == "resnet10t" and data["data"] == str(photos)
+    assert data["settings"]["arch"] == "small10t" and data["data"] == str(photos)
     with Image.open(swept / "sweep.png") as picture:
         assert min(picture.size) > 300 and len(set(picture.convert("L").tobytes())) > 10
 

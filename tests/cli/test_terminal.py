@@ -23,7 +23,8 @@ from jaxclf.training.events import Step
 
 #: The heading of a report's data check.
 FOUND = "Check of 26 pictures: 0 errors"
-SETTINGS = Settings(arch="resnet10t", weights="none", image_size=32, batch_size=8, tta_views=0)
+pytestmark = pytest.mark.usefixtures("small10t")
+SETTINGS = Settings(arch="small10t", weights="none", image_size=32, batch_size=8, tta_views=0)
 
 
 @pytest.fixture(scope="module")

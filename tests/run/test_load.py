@@ -16,7 +16,6 @@ from jaxclf.config import MODULES, Recipe, Settings, from_json
 from jaxclf.data.splits import open_data
 from jaxclf.inference import predict as inference
 from jaxclf.metrics import Predictions, summarize
-from jaxclf.models import create_classifier, init_variables
 from jaxclf.models.trees import leaf_paths
 from jaxclf.run.checkpoint_file import load_variables, read_metadata
 from jaxclf.run.evaluate import evaluate_run
@@ -25,9 +24,9 @@ from jaxclf.run.observer import Observer
 from jaxclf.run.prepare import resolve_precision
 from jaxclf.run.recipes import head_only, two_phase
 from jaxclf.run.run import run_recipe
-from jaxclf.weights import to_state_dict
 
-SETTINGS = Settings(arch="resnet10t", weights="none", image_size=32, batch_size=8, tta_views=0)
+pytestmark = pytest.mark.usefixtures("small10t")
+SETTINGS = Settings(arch="small10t", weights="none", image_size=32, batch_size=8, tta_views=0)
 
 
 @pytest.fixture(scope="module")
@@ -36,18 +35,6 @@ def scratch_run(photos, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "deep" / "scratch"
     summary = run_recipe(photos, out, two_phase(SETTINGS, epochs=3, lr=0.02))
     return out, summary
-
-
-@pytest.fixture(scope="module")
-def weights_file(tmp_path_factory):
-    """A random resnet10t as another program's checkpoint, with a head for seven classes."""
-    from safetensors.numpy import save_file
-
-    model = create_classifier("resnet10t", 7)
-    variables = jax.device_get(init_variables(model, jax.random.key(9), image_size=32))
-    path = tmp_path_factory.mktemp("weights") / "seven.safetensors"
-    save_file(to_state_dict(variables, "resnet10t"), path)
-    return path
 
 
 def test_the_run_folder_is_complete(scratch_run, photos):
@@ -155,7 +142,7 @@ def test_two_phases_with_pretrained_weights(photos, weights_file, tmp_path, capl
     assert [step["name"] for step in summary["steps"]] == ["head", "all layers"]
     assert any("pretrained" in note and "seven.safetensors" in note for note in notes)
 
-    pretrained = jaxclf.load_weights(str(weights_file), "resnet10t").variables
+    pretrained = jaxclf.load_weights(str(weights_file), "small10t").variables
     after_head = load_variables(tmp_path / "run" / "checkpoints" / "phase1")
     after_all = load_variables(tmp_path / "run" / "checkpoints" / "phase2")
     for tree in ("params", "batch_stats"):
@@ -163,7 +150,7 @@ def test_two_phases_with_pretrained_weights(photos, weights_file, tmp_path, capl
         for path, leaf in leaf_paths(after_head[tree]["body"]):
             np.testing.assert_array_equal(leaf, body[path], err_msg=path)
         assert all((leaf != body[path]).any() for path, leaf in leaf_paths(after_all[tree]["body"]))
-    assert after_head["params"]["head"]["fc"]["kernel"].shape == (512, 2)
+    assert after_head["params"]["head"]["fc"]["kernel"].shape == (32, 2)
 
 
 def test_from_scratch_says_so_and_freezes_nothing(scratch_run, photos, tmp_path):

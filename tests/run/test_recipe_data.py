@@ -18,7 +18,8 @@ from jaxclf.run.load import load_run
 from jaxclf.run.observer import Observer
 from jaxclf.run.run import run_recipe
 
-SETTINGS = {"arch": "resnet10t", "weights": "none", "image_size": 32, "batch_size": 8, "tta_views": 0}
+pytestmark = pytest.mark.usefixtures("small10t")
+SETTINGS = {"arch": "small10t", "weights": "none", "image_size": 32, "batch_size": 8, "tta_views": 0}
 
 
 class Notes(Observer):
@@ -184,7 +185,7 @@ def test_divergence_names_step_rates_and_the_last_good_checkpoint(photos, tmp_pa
 
 
 def test_the_best_epoch_is_kept_and_the_last_snapshots_of_cycle_ends(photos, tmp_path):
-    phases = (Phase("all", lrs=(0.02,), augment="none", num_cycles=5, keep_best=True),)
+    phases = (Phase("all", lrs=(0.3,), augment="none", num_cycles=5, keep_best=True),)
     summary = run_recipe(photos, tmp_path / "run", recipe(phases=phases))
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     losses = [row["valid_loss"] for row in rows if row["kind"] == "epoch"]

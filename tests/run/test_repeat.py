@@ -12,13 +12,13 @@ from jaxclf.config import Settings, to_json
 from jaxclf.run.recipes import eight_steps
 from jaxclf.training import lr_finder
 
-SETTINGS = Settings(arch="resnet10t", weights="tiny-imagenet", image_size=32, batch_size=8, tta_views=0)
+SETTINGS = Settings(arch="small10t", image_size=32, batch_size=8, tta_views=0)
 
 
 @pytest.fixture
-def short(tmp_path):
+def short(tmp_path, weights_file):
     """The eight steps with an epoch a phase, as a file."""
-    recipe = eight_steps(SETTINGS, epochs=1)
+    recipe = eight_steps(dataclasses.replace(SETTINGS, weights=str(weights_file)), epochs=1)
     phases = tuple(dataclasses.replace(phase, num_cycles=1) for phase in recipe.phases)
     (tmp_path / "short.json").write_text(to_json(dataclasses.replace(recipe, phases=phases)))
     return tmp_path / "short.json"

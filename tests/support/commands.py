@@ -4,7 +4,7 @@ import pytest
 
 from jaxclf.cli import main
 
-FAST = ["--arch", "resnet10t", "--weights", "none", "--image-size", "32", "--batch-size", "8", "--epochs", "1"]
+FAST = ["--arch", "small10t", "--weights", "none", "--image-size", "32", "--batch-size", "8", "--epochs", "1"]
 
 
 def run(*arguments) -> int:
