@@ -184,12 +184,15 @@ def test_divergence_names_step_rates_and_the_last_good_checkpoint(photos, tmp_pa
         run_recipe(photos, tmp_path / "other", recipe(phases=(wild,)))
 
 
-def test_the_best_epoch_is_kept_and_the_last_snapshots_of_cycle_ends(photos, tmp_path):
-    phases = (Phase("all", lrs=(0.3,), augment="none", num_cycles=5, keep_best=True),)
+def test_the_best_epoch_is_kept_and_the_last_snapshots_of_cycle_ends(tmp_path):
+    """What is red in training is called green in validation, so learning more makes it worse."""
+    photos = write_class_folders(tmp_path / "photos" / "train", {"red": 14, "green": 12}).parent
+    write_class_folders(photos / "valid", {"green": 5, "red": 6}, seed=1)
+    phases = (Phase("all", lrs=(0.02,), augment="none", num_cycles=6, keep_best=True),)
     summary = run_recipe(photos, tmp_path / "run", recipe(phases=phases))
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     losses = [row["valid_loss"] for row in rows if row["kind"] == "epoch"]
     assert summary["loss"] == min(losses) < losses[-1]
     assert evaluate_run(load_run(tmp_path / "run"), photos)["loss"] == pytest.approx(min(losses), abs=1e-6)
     names = sorted(path.name for path in (tmp_path / "run" / CHECKPOINTS).iterdir())
-    assert names == ["phase1", "phase1-epoch2", "phase1-epoch3", "phase1-epoch4"]
+    assert names == ["phase1", "phase1-epoch1", "phase1-epoch3", "phase1-epoch4", "phase1-epoch5"]
