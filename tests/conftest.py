@@ -44,7 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     thorough = config.getoption("--thorough")
     hypothesis.settings.load_profile("fresh" if thorough else "same")
-    # Each program read from the cache would be a line on stderr: that fills the pipe of a process that nobody reads yet.
+    # Each program read from the cache would be a line on stderr, which fills a pipe that nobody reads yet.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # XLA reads its flags when JAX first computes something, and ends the process at one that it does not know.
     flags = os.environ.get("XLA_FLAGS", "")
