@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxclf._files import write_atomic
-from jaxclf._progress import OnProgress
+from jaxclf._progress import OnProgress, silent
 from jaxclf.config import METRICS, Recipe, from_json
 from jaxclf.data.check.listing import Finding
 from jaxclf.data.check.report import Report
@@ -38,7 +38,7 @@ def write_report(
     heat_maps: bool = True,
     check: Report | None = None,
     rate_tests: Iterable[RateTest] | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: OnProgress = silent,
 ) -> Path:
     """Writes `report.html` into a finished RUN folder, replacing an older one. Arguments and errors as `collect`.
 
@@ -58,7 +58,7 @@ def collect(
     heat_maps: bool = True,
     check: Report | None = None,
     rate_tests: Iterable[RateTest] | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: OnProgress = silent,
 ) -> ReportContent:
     """Reads a RUN folder, and the few pictures that a report shows.
 
@@ -95,9 +95,10 @@ def collect(
         data = open_data(
             data, valid_fraction=run.recipe.settings.valid_fraction, seed=run.recipe.settings.seed, classes=run.classes
         ).valid
-    advance = on_progress or (lambda done, total: None)
-    content = content._replace(pictures=_pictures(run, data, content, advance))
-    return content._replace(heat_maps=_heat_maps(run, content, advance)) if heat_maps and content.pictures else content
+    content = content._replace(pictures=_pictures(run, data, content, on_progress))
+    if heat_maps and content.pictures:
+        content = content._replace(heat_maps=_heat_maps(run, content, on_progress))
+    return content
 
 
 def _read_record(folder: Path) -> tuple[dict[str, Any], Recipe]:
@@ -126,10 +127,8 @@ def _read_predictions(path: Path, recipe: Recipe) -> tuple[Predictions | None, t
         return None, ()
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            found = Predictions(
-                arrays["logits"], arrays["labels"], arrays["index"], recipe.settings.multi_label,
-                recipe.settings.threshold,
-            )  # fmt: skip
+            of = (recipe.settings.multi_label, recipe.settings.threshold)
+            found = Predictions(arrays["logits"], arrays["labels"], arrays["index"], *of)
             return found, tuple(str(name) for name in arrays["files"])
     except (ValueError, KeyError, OSError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
@@ -169,7 +168,7 @@ def _read_check(path: Path) -> Report | None:
     return found
 
 
-def _pictures(run: Run, source: DataSource, content: ReportContent, advance: OnProgress) -> dict[int, np.ndarray]:
+def _pictures(run: Run, source: DataSource, content: ReportContent, on_progress: OnProgress) -> dict[int, np.ndarray]:
     """Example index -> what the network sees of it, found in the source by name."""
     assert content.predictions is not None
     names = {int(index): name for index, name in zip(content.predictions.index, content.files, strict=True)}
@@ -183,11 +182,11 @@ def _pictures(run: Run, source: DataSource, content: ReportContent, advance: OnP
             pictures[index] = run.pixels(source[place].image)
         except ValueError:  # it could be read when the run was made; the report does without
             continue
-        advance(len(pictures), 2 * len(wanted))
+        on_progress(len(pictures), 2 * len(wanted))
     return pictures
 
 
-def _heat_maps(run: Run, content: ReportContent, advance: OnProgress) -> dict[int, np.ndarray]:
+def _heat_maps(run: Run, content: ReportContent, on_progress: OnProgress) -> dict[int, np.ndarray]:
     classes = shown_indices(content)
     found: dict[int, np.ndarray] = {}
     indices = sorted(content.pictures)
@@ -198,5 +197,5 @@ def _heat_maps(run: Run, content: ReportContent, advance: OnProgress) -> dict[in
         chosen = np.array([classes[index] for index in padded], np.int32)
         maps = grad_cam(run.model, run.variables, images, chosen, preprocess=run.spec.preprocess)
         found |= dict(zip(batch, maps, strict=False))
-        advance(len(indices) + len(found), 2 * len(indices))
+        on_progress(len(indices) + len(found), 2 * len(indices))
     return found

@@ -250,6 +250,14 @@ def test_one_seed_gives_one_result_and_another_another(found):
     assert not np.allclose(sweep(order_seed=1).losses, found.losses, rtol=1e-4)
 
 
+def test_of_a_bank_the_plain_pictures_count(found):
+    features, labels = problem()
+    views = np.stack([features, features[::-1]], 1).reshape(2 * NUM, WIDTH)
+    bank = ActivationDataset(views, labels, classes=("a", "b", "c"), cut="pooled", num_views=2, augment="side_on")
+    grid = SweepGrid(lrs=LRS, weight_decays=DECAYS, seeds=SEEDS, num_folds=FOLDS)
+    np.testing.assert_array_equal(sweep_heads(bank, grid, HeadTraining(epochs=3, batch_size=8)).losses, found.losses)
+
+
 def test_early_stopping_keeps_the_best_epoch():
     """At a rate that soon overfits: each epoch's loss from runs without it, and the same rule by hand."""
     generator = np.random.default_rng(1)
