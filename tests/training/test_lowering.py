@@ -12,7 +12,7 @@ from jax import ShapeDtypeStruct, export
 
 from jaxclf import schedules
 from jaxclf.augment import make_augment
-from jaxclf.config import MODULES, Preprocess
+from jaxclf.config import MODULES, Preprocess, Settings
 from jaxclf.data.batches import Batch
 from jaxclf.data.decode import presize
 from jaxclf.inference.predict import make_predict_step
@@ -75,7 +75,13 @@ def train_step(dtype, head, block, frozen, start=None):
     schedule, lrs = schedules.sgdr(10, 2), (1e-4, 1e-3, 1e-2)
     optimizer = make_optimizer(variables["params"], schedule, lrs, frozen=frozen, weight_decay=1e-4, clip_norm=1.0)
     augment = make_augment("side_on", SIZE) if start is None else None
-    options = {"schedule": schedule, "lrs": lrs, "frozen": frozen, "augment": augment, "ema_decay": 0.99}
+    options = {
+        "schedule": schedule,
+        "lrs": lrs,
+        "frozen": frozen,
+        "augment": augment,
+        "settings": Settings(ema_decay=0.99),
+    }
     step = make_train_step(model, optimizer, preprocess=PREPROCESS, start=start, **options)
     return step, jax.eval_shape(lambda v: create_train_state(v, optimizer, frozen=frozen, ema=True), variables)
 
