@@ -1,5 +1,7 @@
 """Shared by all tests: how they compile and draw, small data, and a network small enough to compile in no time."""
 
+import contextlib
+import ctypes
 import gc
 import os
 from collections.abc import Iterator
@@ -64,6 +66,8 @@ def _compiled() -> Iterator[None]:
     yield
     jax.clear_caches()
     gc.collect()
+    with contextlib.suppress(AttributeError, OSError):  # glibc keeps what was freed, unless asked
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture

@@ -11,14 +11,16 @@ from jaxclf.training import lr_finder
 
 
 @pytest.fixture
-def small(monkeypatch):
-    """A demo of forty drawings and one epoch a phase."""
+def small(monkeypatch, small10t, weights_file):
+    """A demo of forty drawings, one epoch a phase, and a thin network."""
     recipe = demo.demo_recipe
 
     def short(seed):
         full = recipe(seed)
         phases = tuple(dataclasses.replace(phase, num_cycles=1, cycle_epochs=1) for phase in full.phases)
-        settings = dataclasses.replace(full.settings, image_size=32, batch_size=8)
+        settings = dataclasses.replace(
+            full.settings, arch=small10t, weights=str(weights_file), image_size=32, batch_size=8
+        )
         return dataclasses.replace(full, settings=settings, phases=phases)
 
     monkeypatch.setattr(demo, "demo_recipe", short)
