@@ -110,6 +110,7 @@ _EXPORTS = {
     "save_snapshot": "jaxclf.run.snapshots",
     "save_checkpoint": "jaxclf.run.checkpoint_file",
     "search_threshold": "jaxclf.metrics",
+    "solve_head": "jaxclf.training.solve",
     "split_dataset": "jaxclf.data.splits",
     "step_cost": "jaxclf.training.cost",
     "stratified_split": "jaxclf.data.order",

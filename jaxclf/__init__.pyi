@@ -95,6 +95,7 @@ from jaxclf.training.optimizer import discriminative_lrs as discriminative_lrs
 from jaxclf.training.optimizer import layer_groups as layer_groups
 from jaxclf.training.optimizer import make_optimizer as make_optimizer
 from jaxclf.training.program import make_program as make_program
+from jaxclf.training.solve import solve_head as solve_head
 from jaxclf.training.state import TrainState as TrainState
 from jaxclf.training.state import create_train_state as create_train_state
 from jaxclf.training.step import make_train_step as make_train_step
@@ -208,6 +209,7 @@ __all__ = [
     "save_snapshot",
     "schedules",
     "search_threshold",
+    "solve_head",
     "split_dataset",
     "step_cost",
     "stratified_split",

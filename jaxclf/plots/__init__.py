@@ -11,7 +11,7 @@ from jaxclf.plots.pictures import denormalize, show_batch, show_loader, training
 from jaxclf.plots.rates import plot_lr_band, plot_lr_curve, plot_schedule
 from jaxclf.plots.reliability import plot_reliability
 from jaxclf.plots.style import save_figure
-from jaxclf.plots.sweep import plot_sweep
+from jaxclf.plots.sweep import plot_ridge, plot_sweep
 
 __all__ = [
     "denormalize",
@@ -24,6 +24,7 @@ __all__ = [
     "plot_lr_curve",
     "plot_rates",
     "plot_reliability",
+    "plot_ridge",
     "plot_schedule",
     "plot_sweep",
     "read_rows",

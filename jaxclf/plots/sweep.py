@@ -1,10 +1,11 @@
-"""A sweep over learning rate and weight decay as a heat map."""
+"""What a search over settings found: learning rate and weight decay as a heat map, the ridge as a curve."""
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxclf.plots.style import GREY, color_bar, new_figure
+from jaxclf.plots.style import GREY, PALETTE, add_legend, axes_or_new, color_bar, new_figure, tidy
+from jaxclf.training.logistic import SolvedHead
 from jaxclf.training.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -70,4 +71,29 @@ def plot_sweep(sweep: Sweep, *, head: str | None = None, ax: "Axes | None" = Non
     bar.minorticks_off()
     title = f"{head} head; thick: best, dashed: within one standard error of it"
     ax.set_title(title, fontsize=8, color=GREY, loc="left", parse_math=False)
+    return ax
+
+
+def plot_ridge(solved: SolvedHead, *, ax: "Axes | None" = None) -> "Axes":
+    """Held-out loss over ridge on a logarithmic axis, with standard errors, the chosen one marked.
+
+    Args:
+      solved: from `solve_head`.
+      ax: where to draw; `None` makes a figure.
+
+    Raises:
+      ValueError: if nothing was held out, so that there are no losses.
+    """
+    if not np.isfinite(solved.losses).any():
+        raise ValueError("there are no held-out losses to draw: solve with num_folds of 2 or more")
+    ax = axes_or_new(ax)
+    ax.set_xscale("log")
+    bars: dict[str, Any] = {"color": PALETTE[0], "marker": ".", "linewidth": 1.6, "capsize": 2}
+    ax.errorbar(solved.ridges, solved.losses, yerr=solved.errors, label="held out, and its standard error", **bars)
+    chosen = int(np.flatnonzero(solved.ridges == solved.ridge)[0])
+    label = f"chosen: {solved.ridge:.2g}"
+    point = ([solved.ridge], [solved.losses[chosen]])
+    ax.plot(*point, linestyle="", marker="o", color=PALETTE[1], markersize=8, zorder=5, label=label)
+    tidy(ax, x="ridge (1 / C)", y="held-out loss")
+    add_legend(ax)
     return ax
