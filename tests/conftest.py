@@ -24,7 +24,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 #: XLA without its optimisations: train steps of small networks compile in a fifth of the time. A step of the `tiny` one
 #: takes 8 ms for 6, but of resnet10t 400 for 50, which walks 5 million parameters unoptimised: take a thin network. XLA
-#: ends the process at a flag that it does not know, as jaxlib 0.12 does at the second: the first that it takes are used.
+#: ends the process at a flag that it does not know, as jaxlib 0.12 does at the second: the first one it takes is used.
 QUICK_COMPILING = (
     "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
     "--xla_backend_optimization_level=0",
