@@ -64,6 +64,8 @@ def _run(arguments: list[str], debug: bool) -> None:
     except UsageError as error:
         _fail(as_typed(str(error), arguments), EXIT_USAGE, debug)
     except (ValueError, OSError) as error:
+        if distributed.lost_process(error):
+            distributed.leave(EXIT_FAILED, lost=True)
         _fail(str(error), EXIT_FAILED, debug)
     except Exception as error:
         if distributed.lost_process(error):

@@ -91,12 +91,14 @@ def any_process(flag: bool) -> bool:
 
 
 def lost_process(error: BaseException) -> bool:
-    """Whether an error that JAX raised says that another process has gone."""
+    """Whether an error that JAX raised, or one that it is the cause of, says that another process has gone."""
     if _witness is None:
         return False
     import jax
 
-    signs = ("gloo", "nccl", "coordination service", "connection reset", "connection closed", "heartbeat")
+    while error.__cause__ is not None:  # a checkpoint that could not be written may be the first to notice
+        error = error.__cause__
+    signs = ("gloo", "nccl", "coordination", "connection reset", "connection closed", "heartbeat")
     return jax.process_count() > 1 and any(sign in str(error).lower() for sign in signs)
 
 

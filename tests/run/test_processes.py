@@ -161,3 +161,33 @@ def test_without_several_processes_nothing_happens(monkeypatch):
 def test_arguments_that_make_no_sense_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         distributed.initialize(*arguments)
+
+
+def test_a_lost_process_is_seen_behind_what_failed_by_it(monkeypatch, capsys):
+    """A checkpoint may be the first to notice, as an OSError: the witness has the last word then."""
+    from jaxclf import cli
+
+    try:
+        try:
+            raise RuntimeError("Barrier failed because: Task 1 heartbeat timeout")
+        except RuntimeError as error:
+            raise OSError("checkpoint a cannot be written: Barrier failed") from error
+    except OSError as error:
+        behind = error
+    assert not distributed.lost_process(behind), "there is only one process"
+    monkeypatch.setattr(distributed, "_witness", object())
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    assert distributed.lost_process(behind)
+    assert not distributed.lost_process(OSError("checkpoint a cannot be written: No space left on device"))
+
+    def leave(code, *, lost=False):
+        raise SystemExit(f"{code} {lost}")
+
+    def failing(*arguments):
+        raise behind
+
+    monkeypatch.setattr(distributed, "leave", leave)
+    monkeypatch.setattr("jaxclf.cli.usage.parse", failing)
+    with pytest.raises(SystemExit, match="1 True"):
+        cli.main(["demo"])
+    assert capsys.readouterr().err == ""
