@@ -4,9 +4,9 @@ import re
 import tomllib
 
 import pytest
+import yaml
 from conftest import REPOSITORY
 
-yaml = pytest.importorskip("yaml")
 FILES = [REPOSITORY / ".pre-commit-config.yaml", *sorted((REPOSITORY / ".github").rglob("*.yml"))]
 
 
