@@ -112,7 +112,7 @@ def shard_batch(batch: T, mesh: Mesh | None, *, batch_size: int | None = None) -
     if rows not in (total, total // num_processes):
         raise ValueError(
             f"a batch of {rows} rows is neither all of batch_size={total} nor a part of it for each of "
-            f"{num_processes} processes; make the Loader with shard=(process, {num_processes})"
+            f"{num_processes} processes; give each its `loader.part(process, {num_processes})`"
         )
     over = sharded(mesh)
     if not _several(mesh):

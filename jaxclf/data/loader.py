@@ -119,13 +119,10 @@ class Loader(EpochLoader[Batches]):
         `Path`, the same in that folder; "none"; "auto" takes memory when they fit into a quarter of it, else the disk.
       sampling: "shuffle", or "balanced": classes equally often, with repetition (`jaxclf.data.order.balanced_order`).
       num_threads: decoder threads; `None` takes one per core.
-      shard: (i, n): this loader hands out its part of every batch: rows [i * b / n, (i + 1) * b / n). All shards have
-        equally many batches, and together they hold just what one unsharded loader would.
       mesh: devices that share each batch, see `jaxclf.data.devices`; `None`: the default device.
 
     Raises:
-      ValueError: for an empty data set, a batch size below one or not divisible by the number of shards, or a shard
-        that does not exist.
+      ValueError: for an empty data set, a batch size below one.
     """
 
     cut: None = None
@@ -143,24 +140,18 @@ class Loader(EpochLoader[Batches]):
         cache: CacheKind | os.PathLike[str] = "auto",
         sampling: Sampling = "shuffle",
         num_threads: int | None = None,
-        shard: tuple[int, int] = (0, 1),
         mesh: Mesh | None = None,
     ):
-        shard_index, num_shards = shard
         super().__init__(batch_size, train, seed, sampling)
         if len(dataset) == 0:
             raise ValueError("the data set is empty: there is nothing to load")
-        if num_shards < 1 or batch_size % num_shards:
-            raise ValueError(f"batch_size={batch_size} cannot be divided into the equal parts of shard={shard}")
-        if not 0 <= shard_index < num_shards:
-            raise ValueError(f"shard={shard} must be one of 0 .. {num_shards - 1}, and how many there are")
         folder = None if isinstance(cache, str) else cache
         cache = cache if isinstance(cache, str) else "disk"
         if cache not in get_args(CacheKind):
             raise ValueError(f"cache={cache!r} must be one of {', '.join(get_args(CacheKind))}")
         self.dataset = dataset
-        self.local_batch_size = batch_size // num_shards
-        self.shard, self.mesh = shard, mesh
+        self.local_batch_size = batch_size
+        self.shard, self.mesh = (0, 1), mesh
         self.classes, self.labels = dataset.classes, dataset.labels
         self.num_threads = num_threads or default_num_threads()
         self.preprocess = dataclasses.replace(preprocess or Preprocess(), image_size=image_size)
@@ -171,6 +162,22 @@ class Loader(EpochLoader[Batches]):
             cache = "memory" if fits_in_memory(len(dataset), side) else "disk"
         self.cache: CacheKind = cache
         self.prepared = self._prepare(side, folder)
+
+    def part(self, index: int, num_shards: int) -> "Loader":
+        """This loader's part of every batch, rows [i * b / n, (i + 1) * b / n); it shares this one's cache.
+
+        All parts have equally many batches, and together they hold just what the whole loader does.
+
+        Raises:
+          ValueError: for a batch that cannot be divided so, or a part that does not exist.
+        """
+        if num_shards < 1 or self.batch_size % num_shards:
+            raise ValueError(f"batch_size={self.batch_size} cannot be divided into num_shards={num_shards} equal parts")
+        if not 0 <= index < num_shards:
+            raise ValueError(f"index={index} must lie in 0 .. {num_shards - 1}")
+        other = copy.copy(self)
+        other.shard, other.local_batch_size = (index, num_shards), self.batch_size // num_shards
+        return other
 
     def _prepare(self, side: int, folder: os.PathLike[str] | None) -> Prepared:
         function = presized_pixels if self.presized else evaluation_pixels
@@ -269,6 +276,5 @@ def loader_for(
         presized=presized,
         cache=settings.cache if cache is None else cache,
         sampling=settings.sampling,
-        shard=(jax.process_index(), jax.process_count()),
         mesh=mesh,
-    )
+    ).part(jax.process_index(), jax.process_count())

@@ -265,7 +265,7 @@ def _presized(loader: Loader, index: np.ndarray) -> Loader:
         presized=True,
         cache="none",
         num_threads=loader.num_threads,
-        shard=loader.shard if divided else (0, 1),
         mesh=loader.mesh,
     )
+    whole = whole.part(*loader.shard) if divided else whole
     return whole.without(np.setdiff1d(np.arange(len(loader.dataset)), index).tolist())

@@ -125,10 +125,10 @@ def test_empty_sets_and_batches_are_refused():
         Loader(ArrayDataset(np.zeros((0, 4, 4, 3), np.uint8), []), batch_size=1, image_size=8, train=True)
     with pytest.raises(ValueError, match="batch_size=0"):
         Loader(numbered(3), batch_size=0, image_size=8, train=True)
-    with pytest.raises(ValueError, match=r"shard=\(0, 2\)"):
-        Loader(numbered(30), batch_size=3, image_size=8, train=True, shard=(0, 2))
-    with pytest.raises(ValueError, match=r"shard=\(2, 2\)"):
-        Loader(numbered(30), batch_size=4, image_size=8, train=True, shard=(2, 2))
+    with pytest.raises(ValueError, match="num_shards=2"):
+        Loader(numbered(30), batch_size=3, image_size=8, train=True).part(0, 2)
+    with pytest.raises(ValueError, match="index=2"):
+        Loader(numbered(30), batch_size=4, image_size=8, train=True).part(2, 2)
     with pytest.raises(ValueError, match="cache='ram'"):
         Loader(numbered(30), batch_size=4, image_size=8, train=True, cache="ram")
 
@@ -138,14 +138,14 @@ def test_empty_sets_and_batches_are_refused():
 def test_shards_together_are_the_whole(count, local, num_shards, train, epoch):
     common = {"batch_size": local * num_shards, "image_size": 10, "train": train, "seed": 3}
     whole = Loader(numbered(count), **common)
-    shards = [Loader(numbered(count), **common, shard=(i, num_shards)) for i in range(num_shards)]
+    shards = [Loader(numbered(count), **common).part(i, num_shards) for i in range(num_shards)]
     assert {len(shard) for shard in shards} == {len(whole)}
     parts = [shard.order(epoch).reshape(len(whole), local) for shard in shards]
     np.testing.assert_array_equal(np.concatenate(parts, 1).reshape(-1), whole.order(epoch))
 
 
 def test_a_shard_hands_out_its_rows():
-    loader = Loader(numbered(20), batch_size=6, image_size=10, train=True, seed=3, shard=(1, 3))
+    loader = Loader(numbered(20), batch_size=6, image_size=10, train=True, seed=3).part(1, 3)
     first = next(loader.epoch(0))
     np.testing.assert_array_equal(first.index, epoch_order(3, 0, 20)[2:4])
     np.testing.assert_array_equal(first.inputs[:, 0, 0, 0], first.index)

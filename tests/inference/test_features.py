@@ -342,7 +342,7 @@ def test_labels_and_batches_do_not_count(weights):
         ({"dtype": "int8"}, "dtype='int8'"),
         ({"placement": "cloud"}, "placement='cloud'"),
         ({"seed": -1}, "seed=-1"),
-        ({"loader": loader(shard=(0, 2))}, "not sharded"),
+        ({"loader": loader().part(0, 2)}, "not sharded"),
         ({"loader": loader(presized=True), "num_views": 2, "augment": "upside"}, "augment='upside'"),
     ],
 )

@@ -82,7 +82,7 @@ def test_views_do_not_depend_on_batches_or_on_other_pictures(views):
     for loader, num_views, expected in (
         (make_loader(batch_size=3), 3, np.arange(N)),
         (make_loader().without([0, 5]), 2, np.setdiff1d(np.arange(N), [0, 5])),
-        (make_loader(batch_size=8, shard=(1, 2)), 1, np.arange(4, 8)),
+        (make_loader(batch_size=8).part(1, 2), 1, np.arange(4, 8)),
     ):
         index, found = logits(loader, num_views)
         np.testing.assert_array_equal(index, expected)

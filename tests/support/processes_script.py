@@ -44,8 +44,8 @@ def pictures(count, seed=0):
 
 
 def loader(count, seed=0, train=True):
-    part = {"shard": (jax.process_index(), jax.process_count()), "mesh": data_mesh()}
-    return Loader(pictures(count, seed), batch_size=4, image_size=IMAGE_SIZE, train=train, **part)
+    whole = Loader(pictures(count, seed), batch_size=4, image_size=IMAGE_SIZE, train=train, mesh=data_mesh())
+    return whole.part(jax.process_index(), jax.process_count())
 
 
 def rounded(tree):
