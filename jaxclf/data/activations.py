@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import numpy as np
@@ -48,7 +48,6 @@ class ActivationDataset:
       index: int [n], positions in the source; `None` numbers them.
       preprocess: of the pictures they were made from.
       names: what each example is called; `None` takes the number.
-      dtype: of the activations, where the array cannot say (bfloat16 on disk).
       key: what they were made from, in one word; "" where that is not known.
       mesh: devices that share each batch, see `jaxclf.data.devices`; `None`: the default device.
 
@@ -68,7 +67,6 @@ class ActivationDataset:
         index: np.ndarray | None = None,
         preprocess: Preprocess | None = None,
         names: Callable[[int], str] = str,
-        dtype: Any = None,
         key: str = "",
         mesh: Mesh | None = None,
     ):
@@ -90,7 +88,7 @@ class ActivationDataset:
         self.num_views, self.augment = num_views, augment
         self.index = np.arange(len(self.labels), dtype=np.int32) if index is None else np.asarray(index, np.int32)
         self.preprocess = preprocess or Preprocess()
-        self.dtype = np.dtype(activations.dtype if dtype is None else dtype)
+        self.dtype = np.dtype(activations.dtype)
         self.key, self.mesh = key, mesh
         self._names = names
 
@@ -116,7 +114,7 @@ class ActivationDataset:
     def rows(self, numbers: np.ndarray) -> Array:
         """The activations in these rows: [len(numbers), ...]."""
         if isinstance(self.activations, ArrayOnDisk):
-            return np.stack([self.activations[int(number)] for number in numbers]).view(self.dtype)
+            return np.stack([self.activations[int(number)] for number in numbers])
         if isinstance(self.activations, jax.Array):
             return _take(self.activations, numbers)
         return self.activations[numbers]

@@ -49,6 +49,10 @@ class ArrayOnDisk:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def view(self, dtype: Any) -> "ArrayOnDisk":
+        """The same rows read as another type of as many bytes: a file cannot name bfloat16."""
+        return ArrayOnDisk(self.path, self.shape, np.dtype(dtype), self.note)
+
     def __getitem__(self, index: int) -> np.ndarray:
         """Row `index`, a copy of its own, for any number of threads. `ArrayFileError` if the file was cut off since."""
         if not 0 <= index < len(self):

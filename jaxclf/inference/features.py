@@ -104,8 +104,7 @@ def extract_features(
             stored = _written(path, key, shape, plan, compute)
         elif on_progress is not None:
             on_progress(len(loader.kept), len(loader.kept))
-        if placement != "disk":
-            stored = _loaded(stored).view(plan.dtype)
+        stored = (stored if placement == "disk" else _loaded(stored)).view(plan.dtype)
     else:
         stored = np.empty(shape, plan.dtype)
         for numbers, values in compute(np.arange(shape[0])):
@@ -122,7 +121,6 @@ def extract_features(
         index=loader.kept,
         preprocess=loader.preprocess,
         names=loader.dataset.name,
-        dtype=plan.dtype,
         key=key,
         mesh=mesh,
     )
