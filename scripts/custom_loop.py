@@ -56,7 +56,7 @@ for event in jaxclf.train(program, start, train, valid):
         print(f"epoch {event.epoch + 1}: validation loss {event.figures['valid_loss']:.6f}")
         if event.last:
             state, predictions = event.result()  # of the best epoch, whose variables are state.variables
-            print(f"the best epoch, number {event.best.epoch} from 0, has a loss of {event.best.loss:.6f}")
+            print(f"the best epoch has a validation loss of {event.best.loss:.6f}")
     elif args.stop_at == event.step:
         where = jaxclf.save_snapshot(args.checkpoint, event.snapshot())
         print(f"stopped; the same command without --stop-at goes on from {where}")

@@ -22,7 +22,7 @@ def test_stopped_and_gone_on_with_it_prints_the_same_figures(tmp_path, monkeypat
     assert [line.split(":")[0] for line in whole] == [
         "step    4", "epoch 1", "step    8", "epoch 2", "step   10", "step   12", "epoch 3", whole[-1].split(":")[0]
     ]  # fmt: skip
-    assert whole[-1].startswith("the best epoch, number ")
+    assert whole[-1].startswith("the best epoch has a validation loss of ")
     stopped = lines("left", "--stop-at", "6")
     assert stopped[:2] == whole[:2] and stopped[2].startswith("stopped; ") and len(stopped) == 3
     went_on = lines("left")
