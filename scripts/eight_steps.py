@@ -75,7 +75,7 @@ variables = fit(phase, augmented, valid, number=1, first_epoch=2).state.variable
 lrs = find_rates("7 find_lr", augmented)
 
 # 8. Cycles of 1, 2 and 4 epochs until over-fitting, and of all their epochs the best.
-phase = Phase("all layers", lrs, num_cycles=3, cycle_mult=2, keep_best=True, patience=3)
+phase = Phase("all layers", lrs, num_cycles=3, cycle_mult=2, keep_best=True, patience=1)
 result = fit(phase, augmented, valid, number=2, first_epoch=5)
 
 # Test-time augmentation: the mean of the plain picture's probabilities and those of four augmented views.

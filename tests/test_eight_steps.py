@@ -125,4 +125,4 @@ def test_the_docs_tell_the_steps_in_order():
         found = re.search(r"(\d)(?: such)? epochs", part)
         assert found is not None and int(found[1]) == phase_of(step).num_epochs
     last = text[text.index("**8. ") : text.index("**Afterwards**")]
-    assert phase_of(8).patience == 3 and "three epochs without a new lowest validation loss" in " ".join(last.split())
+    assert phase_of(8).patience == 1 and "a whole cycle without a new lowest validation loss" in " ".join(last.split())

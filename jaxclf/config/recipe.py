@@ -82,7 +82,8 @@ class Phase:
       pct_start, div: of one_cycle: share of the steps spent rising, and what the first rate is divided by.
       warmup_steps: the first so many steps of the first cycle run at a hundredth of the rate.
       keep_best: end with the parameters of the epoch with the lowest validation loss, not with the last ones.
-      patience: stop after so many epochs in a row without a new lowest validation loss; none runs to the end.
+      patience: stop after so many cycles in a row without a new lowest validation loss, asked at cycle ends only, as
+        inside a cycle the rate is still high; none runs to the end.
     """
 
     name: str
@@ -169,7 +170,8 @@ class Settings:
       cutmix: strength (alpha) of pasting a piece of another photo; 0 turns it off. One of mixup and cutmix at a time.
       accumulate: run each batch in so many parts, one after the other, to need less memory.
       ema_decay: keep a running average of the weights, and use it; 0.999 is usual. None keeps none.
-      bn_frozen: BatchNorm keeps its running statistics in all layers, not just in the frozen ones.
+      bn_frozen: BatchNorm keeps its running statistics in all layers of the body, not just in the frozen ones. That of
+        a concat head starts new, so it always follows the photos.
       threshold: probability from which a label counts as given, where a photo can have several.
       lr_rule: how a rate is read off the learning-rate test, where the recipe runs one: see `jaxclf find-lr`.
       tta_views: augmented views per validation photo for the test-time augmentation at the end; 0 leaves it out.

@@ -86,7 +86,8 @@ class Classifier(nn.Module):
           start: the cut x comes from; None: x is images.
           stop: the cut to return; None: logits. `stop == start` returns x.
           mask: [b] of 0/1; examples with 0 (padding) are left out of the batch statistics.
-          bn_frozen: treat every BatchNorm of the body as if frozen, whatever is trained.
+          bn_frozen: treat every BatchNorm of the body as if frozen, whatever is trained. Not the concat head's: that
+            starts at mean 0 and variance 1, which no features have.
 
         Returns:
           Logits, float32 [b, num_classes]; or the activation at `stop`: [b, h, w, c] in `dtype`, float32

@@ -19,8 +19,8 @@ EIGHT_STEPS: dict[str, tuple[int, ...]] = {
     "head, augmented": (4,),
     "all layers": (5, 6, 7, 8),
 }
-#: Epochs without a lower validation loss after which the last phase of the eight steps ends.
-PATIENCE = 3
+#: Cycles without a lower validation loss after which the last phase of the eight steps ends.
+PATIENCE = 1
 
 
 def eight_steps(

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -105,7 +105,7 @@ def _events(
             scores = summarize(predictions)
             figures |= {"valid_loss": scores["loss"], "valid_accuracy": scores["accuracy"]}
             best = best.updated(epoch, scores["loss"], state if phase.keep_best else None, predictions)
-        stopped = _out_of_patience(phase, epoch, best)
+        stopped = _out_of_patience(phase, cycle_ends, epoch, best)
         yield Epoch(
             epoch=epoch,
             step=step,
@@ -125,11 +125,13 @@ def _events(
         first_batch, totals = 0, ZERO
 
 
-def _out_of_patience(phase: Phase, epoch: int, best: Best) -> str:
-    """Why the phase ends after this epoch though there are more; "" if it does not."""
-    if phase.patience is None or best.epoch is None or epoch + 1 == phase.num_epochs:
+def _out_of_patience(phase: Phase, cycle_ends: Sequence[int], epoch: int, best: Best) -> str:
+    """Why the phase ends after this epoch though there are more; "" if it does not, as ever inside a cycle."""
+    if phase.patience is None or best.epoch is None or epoch + 1 not in cycle_ends[:-1]:
         return ""
-    return f"no lower validation loss in {phase.patience} epochs" if epoch - best.epoch >= phase.patience else ""
+    whole = sum(best.epoch + 1 <= end <= epoch for end in cycle_ends)  # cycles that began and ended after the best
+    words = "a cycle" if phase.patience == 1 else f"{phase.patience} cycles"
+    return f"no lower validation loss in {words}" if whole >= phase.patience else ""
 
 
 class FitResult(NamedTuple):

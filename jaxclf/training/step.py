@@ -1,5 +1,6 @@
 """The jitted train step, built once per phase."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -50,12 +51,12 @@ def make_train_step(
       model: the classifier.
       optimizer: from `make_optimizer` with the same `frozen`.
       preprocess: input size and normalisation.
-      settings: four of them are read; default: `Settings()`. `multi_label` counts right decisions per label and not
-        right classes, for the metric `correct` only. `bn_frozen` keeps the body's BatchNorm on running statistics also
-        where it is trained. `accumulate` runs the batch in so many parts, one after another, for memory's sake: the
-        gradient is that of the whole batch; BatchNorm that is trained sees the parts one by one. With `ema_decay` the
-        state's `ema` follows its variables, ema = d * ema + (1 - d) * variables with d = min(ema_decay, (1 + t) /
-        (10 + t)) at step t, so that short runs are not held at their start.
+      settings: five of them are read; default: `Settings()`. `multi_label` counts right decisions per label, at the
+        `threshold`, and not right classes, for the metric `correct` only. `bn_frozen` keeps the body's BatchNorm, not
+        the head's, on running statistics also where it is trained. `accumulate` runs the batch in so many parts, one
+        after another, for memory's sake: the gradient is that of the whole batch; BatchNorm that is trained sees the
+        parts one by one. With `ema_decay` the state's `ema` follows its variables, ema = d * ema + (1 - d) * variables
+        with d = min(ema_decay, (1 + t) / (10 + t)) at step t, so that short runs are not held at their start.
       schedule, lrs: what `make_optimizer` was given; only reported, as the metric `lrs`.
       frozen: a prefix of `MODULES`.
       augment: from `jaxclf.augment.make_augment`; `None` takes the centre crop.
@@ -105,7 +106,7 @@ def make_train_step(
         ema = _follow(state, params, batch_stats, applied, settings.ema_decay)
         metrics = {
             "loss": mean_loss,
-            "correct": (_correct(found.logits, jnp.asarray(batch.labels), settings.multi_label) * examples.mask).sum(),
+            "correct": (_correct(found.logits, jnp.asarray(batch.labels), settings) * examples.mask).sum(),
             "weight": weight,
             "count": examples.mask.sum(),
             "failed_at": failed_at,
@@ -237,9 +238,10 @@ def _all_finite(tree: Any) -> jax.Array:
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
-def _correct(logits: jax.Array, labels: jax.Array, multi_label: bool) -> jax.Array:
+def _correct(logits: jax.Array, labels: jax.Array, settings: Settings) -> jax.Array:
     """Per example: 1 for the right class; of several labels, the share of right decisions. float32 [b]."""
-    if multi_label:
-        return ((logits > 0.0) == (labels > 0.5)).mean(-1, dtype=jnp.float32)
+    if settings.multi_label:
+        least = math.log(settings.threshold / (1.0 - settings.threshold))  # the threshold's logit
+        return ((logits >= least) == (labels > 0.5)).mean(-1, dtype=jnp.float32)
     classes = labels.argmax(-1) if labels.ndim == 2 else labels
     return (logits.argmax(-1) == classes).astype(jnp.float32)

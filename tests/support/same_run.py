@@ -21,7 +21,7 @@ SHORT = Recipe(SETTINGS, (HEAD,))
 #: Then cycles of 1 and 2 epochs of all layers on augmented pictures, the best of them kept.
 WHOLE = Recipe(
     SETTINGS,
-    (HEAD, Phase("all layers", (0.0001, 0.001, 0.01), num_cycles=2, cycle_mult=2, keep_best=True, patience=2)),
+    (HEAD, Phase("all layers", (0.0001, 0.001, 0.01), num_cycles=2, cycle_mult=2, keep_best=True, patience=1)),
 )
 
 

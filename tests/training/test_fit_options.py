@@ -30,28 +30,40 @@ def scripted(monkeypatch):
 
 
 def test_it_keeps_the_best_epoch_and_stops_when_it_has_turned(tiny, scripted):
-    """Cycles of 2 and 4 epochs, patience 3: epoch 1 is the best, so epoch 4 is the last. The average is what counts."""
+    """Three cycles of 2 epochs, patience 1: the best is epoch 1, and nobody asks before the second cycle has ended.
+
+    The average is what counts.
+    """
     model, variables = tiny
     train, valid = loaders(presized=False)
     states = []
-    phase = dataclasses.replace(
-        PLAIN, lrs=(0.3,), num_cycles=2, cycle_epochs=2, cycle_mult=2, keep_best=True, patience=3
-    )
+    phase = dataclasses.replace(PLAIN, lrs=(0.3,), num_cycles=3, cycle_epochs=2, keep_best=True, patience=1)
     program = loop.make_program(model, phase, train, Settings(ema_decay=0.9))
     for event in loop.train(program, program.init(variables), train, valid):
         if isinstance(event, loop.Epoch):
             states.append((jax.tree.map(np.array, (event.state.variables, event.state.ema)), event.figures))
     states, epochs = zip(*states, strict=True)
-    assert [row["cycle_end"] for row in epochs] == [False, True, False, False, False]
-    assert [row["valid_loss"] for row in epochs] == list(TURNING[:5])
-    assert event.last and event.best.epoch == 1 and event.stopped == "no lower validation loss in 3 epochs"
+    assert [row["cycle_end"] for row in epochs] == [False, True, False, True]
+    assert [row["valid_loss"] for row in epochs] == list(TURNING[:4])
+    assert event.last and event.best.epoch == 1 and event.stopped == "no lower validation loss in a cycle"
     state, predictions = event.result()
-    for kept, seen, last in zip((state.variables, state.ema), states[1], states[4], strict=True):
+    for kept, seen, last in zip((state.variables, state.ema), states[1], states[3], strict=True):
         jax.tree.map(np.testing.assert_array_equal, kept, seen)
         assert (kept["params"]["head"]["fc"]["kernel"] != last["params"]["head"]["fc"]["kernel"]).any()
     averaged = predict(model, state.averaged, valid)
     np.testing.assert_array_equal(predictions.logits, averaged.logits)
     assert (averaged.logits != predict(model, state.variables, valid).logits).any()
+
+
+@pytest.mark.parametrize(
+    ("patience", "best", "ends_after"),
+    [(1, 0, 2), (1, 1, None), (1, 2, None), (2, 0, None), (2, 1, None)],
+)
+def test_patience_counts_whole_cycles_after_the_best(patience, best, ends_after):
+    """Of cycles of 1, 2 and 4 epochs; the last one's end ends the phase anyway."""
+    phase = dataclasses.replace(PLAIN, num_cycles=3, cycle_mult=2, patience=patience)
+    asked = [loop._out_of_patience(phase, (1, 3, 7), epoch, loop.Best(best, 0.5)) != "" for epoch in range(best, 7)]
+    assert [epoch for epoch, stops in enumerate(asked, best) if stops] == ([] if ends_after is None else [ends_after])
 
 
 def test_without_keep_best_the_last_epoch_is_what_comes_back(tiny, scripted):
@@ -101,6 +113,9 @@ def test_several_labels_are_learnt_and_evaluated(tiny):
     last = result.epochs[-1]
     assert (last["valid_loss"], last["valid_accuracy"]) == (after["loss"], after["accuracy"])
     assert after["loss"] < 0.5 * before["loss"] and after["accuracy"] > 0.8 and after["num_examples"] == 21
+    at_half = loop.fit(model, variables, phase, train, settings=Settings(loss="sigmoid")).epochs[0]
+    assert at_half["train_loss"] == result.epochs[0]["train_loss"]
+    assert at_half["train_accuracy"] != result.epochs[0]["train_accuracy"], "the threshold decides there too"
     assert 0.0 <= result.epochs[0]["train_accuracy"] < last["train_accuracy"] <= 1.0
     with pytest.raises(ValueError, match="set --loss softmax"):
         loop.fit(model, variables, phase, loaders(presized=False)[0], valid, settings=settings)
