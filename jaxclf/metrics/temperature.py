@@ -18,10 +18,9 @@ class CrossFit(NamedTuple):
     """A temperature, and what it brings on examples that took no part in finding it.
 
     Attributes:
-      temperature: fit on all examples: the one to keep for pictures to come.
-      at_bound: whether that is one of `BOUNDS`, and so says that the examples do not determine it: see
-        `fit_temperature`.
-      fold_temperatures: float64 [num_folds], each fit on the other folds.
+      temperature: fit on all examples, or 1 where they do not determine it: the one to keep for pictures to come.
+      at_bound: whether the fit ended at one of `BOUNDS`, and so did not determine it: see `fit_temperature`.
+      fold_temperatures: float64 [num_folds], each fit on the other folds, or 1 likewise.
       folds: int32 [n], the fold that each example is in.
       predictions: the same examples with float64 logits / temperature of the example's own fold, so that every figure
         of them is of held-out examples.
@@ -95,6 +94,8 @@ def fit_temperature(predictions: Predictions) -> float:
 def cross_fit_temperature(predictions: Predictions, *, num_folds: int = 5, seed: int = 0) -> CrossFit:
     """Fits the temperature, and measures it on examples held out: each by the temperature fit on the other folds.
 
+    In every fold it is the temperature that would be used, 1 where the other folds do not determine one.
+
     Folds are drawn without looking at labels, so an example's own label has no part in its calibrated probabilities.
 
     Args:
@@ -108,16 +109,18 @@ def cross_fit_temperature(predictions: Predictions, *, num_folds: int = 5, seed:
     number = len(predictions.labels)
     if not 2 <= num_folds <= number:
         raise ValueError(f"num_folds={num_folds} must lie between 2 and the number of examples ({number})")
-    temperature = fit_temperature(predictions)
+    fitted = fit_temperature(predictions)
     folds = np.empty(number, np.int32)
     folds[np.argsort(predictions.index, kind="stable")[epoch_order(seed, 0, number)]] = np.arange(number) % num_folds
-    fold_temperatures = np.array([fit_temperature(predictions.rows(folds != fold)) for fold in range(num_folds)])
+    fold_temperatures = np.array(
+        [_usable(fit_temperature(predictions.rows(folds != fold))) for fold in range(num_folds)]
+    )
     held_out = predictions._replace(
         logits=np.asarray(predictions.logits, np.float64) / fold_temperatures[folds][:, None]
     )
     return CrossFit(
-        temperature=temperature,
-        at_bound=temperature in BOUNDS,
+        temperature=_usable(fitted),
+        at_bound=fitted in BOUNDS,
         fold_temperatures=fold_temperatures,
         folds=folds,
         predictions=held_out,
@@ -127,6 +130,11 @@ def cross_fit_temperature(predictions: Predictions, *, num_folds: int = 5, seed:
         ece_before=expected_calibration_error(predictions),
         ece_after=expected_calibration_error(held_out),
     )
+
+
+def _usable(fitted: float) -> float:
+    """The temperature to use: at a bound the examples do not say what it should be (all of them right, for example)."""
+    return 1.0 if fitted in BOUNDS else fitted
 
 
 def _slope(z: np.ndarray, b: float) -> tuple[float, float]:

@@ -160,7 +160,7 @@ def calibration_section(content: ReportContent) -> dict[str, Any] | None:
     predictions = content.judged
     if predictions is None or len(predictions.labels) < MIN_CALIBRATION:
         return None
-    fitted = cross_fit_temperature(predictions)
+    fitted = cross_fit_temperature(predictions, seed=0 if content.recipe is None else content.recipe.settings.seed)
     curves = [reliability_curve(each, num_bins=10) for each in (predictions, fitted.predictions)]
     if fitted.at_bound:
         verdict = "these pictures do not say how sure to be (the best temperature lies at the end of its range)"

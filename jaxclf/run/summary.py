@@ -137,9 +137,8 @@ def _score_calibration(predictions: Predictions, seed: int) -> dict[str, Any] | 
         return None
     found = cross_fit_temperature(predictions, seed=seed)
     return {
-        # At a bound the examples do not say what it should be (all of them right, for example).
-        "temperature": 1.0 if found.at_bound else found.temperature,
-        "at_bound": bool(found.at_bound),
+        "temperature": found.temperature,
+        "at_bound": found.at_bound,
         "loss_before": found.loss_before,
         "loss_after": found.loss_after,
         "ece_before": found.ece_before,

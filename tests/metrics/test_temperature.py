@@ -136,6 +136,39 @@ def test_figures_are_of_held_out_examples(multi_label):
     assert best < found.loss_after, "held-out examples cannot do better than those the temperature was fit on"
 
 
+def test_folds_are_scaled_as_the_classifier_would_be():
+    """Where the other folds do not determine a temperature it is 1 in a fold too, as it is for pictures to come."""
+    logits = np.tile([[3.0, 0.0], [0.0, 2.0]], (10, 1))
+    labels = np.tile([0, 1], 10)
+    right = cross_fit_temperature(Predictions(logits, labels, np.arange(20)))
+    assert right.at_bound and right.temperature == 1.0 and (right.fold_temperatures == 1.0).all()
+    assert right.loss_after == pytest.approx(right.loss_before, rel=1e-12)
+    labels[0] = 1  # one mistake: the others are all right, so its own fold's temperature is not to be found
+    one_wrong = cross_fit_temperature(Predictions(logits, labels, np.arange(20)))
+    own = one_wrong.folds == one_wrong.folds[0]
+    assert not one_wrong.at_bound and one_wrong.fold_temperatures[one_wrong.folds[0]] == 1.0
+    np.testing.assert_array_equal(one_wrong.predictions.logits[own], logits[own])
+    others = np.delete(one_wrong.fold_temperatures, one_wrong.folds[0])
+    assert (others != 1.0).all() and one_wrong.loss_after < 2 * one_wrong.loss_before
+
+
+@settings(max_examples=25, deadline=None)
+@given(SEEDS, st.integers(4, 12), st.booleans())
+def test_no_temperature_in_use_is_a_bound(seed, number, multi_label):
+    """Of a few pictures, where many folds are all right."""
+    predictions = (drawn_multi_hot if multi_label else drawn)(seed, 3.0, num=number)
+    towards = 2 * predictions.labels - 1 if multi_label else np.eye(C)[predictions.labels]
+    predictions = predictions._replace(logits=predictions.logits + 4 * towards)
+    found = cross_fit_temperature(predictions, num_folds=4)
+    assert found.at_bound == (fit_temperature(predictions) in BOUNDS)
+    for used, rows in [
+        (found.temperature, predictions),
+        *((t, predictions.rows(found.folds != fold)) for fold, t in enumerate(found.fold_temperatures)),
+    ]:
+        fit = fit_temperature(rows)
+        assert used == (1.0 if fit in BOUNDS else fit)
+
+
 PREDICTIONS = drawn(0)
 BAD_CALLS = [
     (lambda: fit_temperature(PREDICTIONS.rows(slice(0))), "empty"),

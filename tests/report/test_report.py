@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from jaxclf._files import write_npz
+from jaxclf._words import loss_text, percent
 from jaxclf.config import Phase, Recipe, Settings, frozen_prefix, to_json
 from jaxclf.data.check.listing import Finding
 from jaxclf.data.check.report import Report
@@ -26,6 +27,8 @@ from jaxclf.plots.style import inline_svg
 from jaxclf.report import RateTest, ReportContent, collect, make_report, write_report
 from jaxclf.report.charts import MAX_STEPS, thinned
 from jaxclf.report.pictures import RAMP, overlay, shown_indices
+from jaxclf.report.sections import calibration_section
+from jaxclf.run.summary import _score_calibration
 from jaxclf.training.lr_curve import LRCurve, growing_lrs, suggestions
 
 CLASSES = ("basset", "beagle", "boxer", "chihuahua", "collie", "corgi", "dachshund", "husky", "pug", "saint bernard")
@@ -326,6 +329,17 @@ def test_every_part_may_be_missing(kept):
         "check": {"data"},
     }
     assert headings == {"good"} | set().union(*(titles.get(name, set()) for name in kept))
+
+
+def test_calibration_is_that_of_the_runs_summary():
+    """Its folds are drawn from the run's seed."""
+    content = fake_content(60, pictures=False)
+    content = content._replace(recipe=Recipe(Settings(seed=3)))
+    rows = calibration_section(content)["rows"]
+    summary = _score_calibration(content.predictions, seed=3)
+    assert rows[1][1:] == (percent(summary["ece_after"]), loss_text(summary["loss_after"]))
+    others = [_score_calibration(content.predictions, seed=seed)["loss_after"] for seed in (0, 1, 2)]
+    assert loss_text(summary["loss_after"]) not in map(loss_text, others)
 
 
 def test_a_diverged_run_has_a_report_without_figures_of_it():
