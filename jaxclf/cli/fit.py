@@ -29,8 +29,10 @@ class Fit:
       recipe: "eight-steps" (the head from cached activations, with augmentation, then all layers), "fine-tune"
         (fastai 2's), "head-only", "progressive" (growing image sizes), "two-phase" (no search for a rate), or the
         recipe.json of another run, which brings its own settings and phases.
-      lr: learning rate of the last layer group; none finds it, or takes 0.01 (0.05 from scratch).
-      epochs: length of the last phase, as one cosine cycle; none takes the recipe's cycles.
+      lr: learning rate of the last layer group; none finds it, or takes 0.01 (from scratch 0.05; with
+        adamw 0.001).
+      epochs: length of the last phase, as one cosine cycle ("progressive": at each size); none takes the recipe's
+        cycles.
       like_imagenet: earlier layer groups learn at 1/100 and 1/10 of the rate, for photos like ImageNet's; what
         is done unless told otherwise.
       unlike_imagenet: at 1/9 and 1/3 of it, for satellite or medical pictures.

@@ -119,7 +119,7 @@ class Terminal(Observer):
                 else f"pictures, {phase.image_size or recipe.settings.image_size} px",
                 describe_rates(phase),
                 describe_cycles(phase),
-                phase.augment,
+                ", ".join(filter(None, (phase.augment, recipe.mixing(phase)))),
                 *([describe_cost(costs[number])] if costs else []),
             )
             for number, phase in enumerate(recipe.phases)

@@ -166,8 +166,10 @@ class Settings:
       focal_gamma: of the focal losses: the larger, the less what is right already counts.
       class_weights: "balanced" weighs the loss so that rare classes count as much as common ones.
       sampling: "balanced" draws all classes equally often, with repetition; "shuffle" shows each photo once per epoch.
-      mixup: strength (alpha) of mixing pairs of photos and their labels; 0 turns it off, 0.4 is usual.
-      cutmix: strength (alpha) of pasting a piece of another photo; 0 turns it off. One of mixup and cutmix at a time.
+      mixup: strength (alpha) of mixing pairs of photos and their labels, in phases that see photos and not cached
+        activations; 0 turns it off, 0.4 is usual.
+      cutmix: strength (alpha) of pasting a piece of another photo, likewise; 0 turns it off. One of mixup and cutmix
+        at a time.
       accumulate: run each batch in so many parts, one after the other, to need less memory.
       ema_decay: keep a running average of the weights, and use it; 0.999 is usual. None keeps none.
       bn_frozen: BatchNorm keeps its running statistics in all layers of the body, not just in the frozen ones. That of
@@ -263,6 +265,21 @@ class Recipe:
 
     settings: Settings = Settings()
     phases: tuple[Phase, ...] = ()
+
+    def __post_init__(self) -> None:
+        seen = not self.phases or any(phase.cut is None for phase in self.phases)
+        for name in ("mixup", "cutmix"):
+            _require(
+                seen or not getattr(self.settings, name),
+                f"{name}={getattr(self.settings, name)} must be left out where every phase trains from cached "
+                "activations, which are not mixed; or take a recipe that sees pictures too, as --recipe eight-steps",
+            )
+
+    def mixing(self, phase: Phase) -> str:
+        """What a phase of these settings mixes, in words; "" where they do not mix."""
+        strengths = {"mixup": self.settings.mixup, "cutmix": self.settings.cutmix}
+        mixed = ", ".join(f"{name} {strength:g}" for name, strength in strengths.items() if strength > 0)
+        return "no mixing: cached activations" if mixed and phase.cut is not None else mixed
 
     @staticmethod
     def from_version_1(data: dict[str, Any]) -> dict[str, Any]:

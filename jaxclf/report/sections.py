@@ -245,17 +245,17 @@ def recipe_section(content: ReportContent) -> dict[str, Any] | None:
     settings = [
         {"name": field.name, "value": setting(value), "chosen": value != field.default} for field, value in values
     ]
-    return {"phases": [_phase(phase) for phase in recipe.phases], "settings": settings}
+    return {"phases": [_phase(phase, recipe.mixing(phase)) for phase in recipe.phases], "settings": settings}
 
 
-def _phase(phase: Phase) -> dict[str, str]:
+def _phase(phase: Phase, mixing: str) -> dict[str, str]:
     return {
         "name": phase.name,
         "frozen": f"up to {phase.frozen[-1]}" if phase.frozen else "nothing",
         "lrs": ", ".join(f"{lr:.2g}" for lr in phase.lrs),
         "epochs": f"{phase.num_epochs} in {count(phase.num_cycles, 'cycle')}",
         "schedule": phase.schedule,
-        "augment": phase.augment,
+        "augment": ", ".join(filter(None, (phase.augment, mixing))),
     }
 
 

@@ -16,7 +16,7 @@ from jaxclf.models.trees import Tree
 from jaxclf.run.folder import append_metrics, write_rates, write_recipe
 from jaxclf.run.prepare import RunContext
 from jaxclf.run.processes import is_writer
-from jaxclf.run.recipes import DEFAULT_LR
+from jaxclf.run.recipes import default_lr
 from jaxclf.run.run_state import RunState
 from jaxclf.run.snapshots import restore_snapshot
 from jaxclf.run.summary import difference
@@ -48,6 +48,8 @@ def run_phase(context: RunContext, run: RunState, variables: Tree, checkpoint: P
       Interrupted: when asked to stop, after a checkpoint was written.
     """
     number = run.number
+    if mixing := run.recipe.mixing(run.phase):
+        context.observer.note(f"phase {run.phase.name!r}: {mixing}")
     train_loader, valid_loader, cached = _loaders(context, run.phase, variables)
     phase = _with_rates(context, run, variables, train_loader)
     program = make_program(
@@ -198,7 +200,7 @@ def _find_rate(context: RunContext, phase: Phase, variables: Tree, train_loader:
     found = suggestions(curve)
     rules = (settings.lr_rule, *(name for name in RULES if name != settings.lr_rule))
     rule = next((name for name in rules if found[name].lr is not None), None)
-    lr = found[rule].lr if rule is not None else DEFAULT_LR["scratch" if settings.weights == "none" else "pretrained"]
+    lr = found[rule].lr if rule is not None else default_lr(settings)
     assert lr is not None
     why = found[settings.lr_rule].reason if rule is None else found[rule].reason
     suggested = f"no rule applies ({why}); the default" if rule is None else f"rule {rule}"

@@ -7,8 +7,13 @@ from typing import Any
 
 from jaxclf.config import Phase, Recipe, Settings, frozen_prefix
 
-#: Rates of the last layer group where none is given and none is found (SGD with Nesterov momentum .9).
-DEFAULT_LR = {"pretrained": 0.01, "scratch": 0.05}
+#: Rates of the last layer group by optimizer and start, see `default_lr`. AdamW divides each gradient by its own size:
+#: its rate is about the step that a parameter takes, smaller than SGD's, and the same where gradients are larger, as
+#: they are from scratch.
+DEFAULT_LR = {
+    "sgd": {"pretrained": 0.01, "scratch": 0.05},
+    "adamw": {"pretrained": 0.001, "scratch": 0.001},
+}
 #: Rates of the three layer groups relative to the last one's, for photos like ImageNet's, and unlike them.
 LIKE_IMAGENET = (0.01, 0.1, 1.0)
 UNLIKE_IMAGENET = (1 / 9, 1 / 3, 1.0)
@@ -21,6 +26,11 @@ EIGHT_STEPS: dict[str, tuple[int, ...]] = {
 }
 #: Cycles without a lower validation loss after which the last phase of the eight steps ends.
 PATIENCE = 1
+
+
+def default_lr(settings: Settings) -> float:
+    """The rate of the last layer group where none is given and none is found."""
+    return DEFAULT_LR[settings.optimizer]["scratch" if settings.weights == "none" else "pretrained"]
 
 
 def eight_steps(
@@ -63,7 +73,7 @@ def fine_tune(
     """
     if settings.weights == "none":
         raise ValueError("recipe 'fine-tune' needs pretrained weights; set --weights, or take --recipe eight-steps")
-    rate = _positive(DEFAULT_LR["pretrained"] if lr is None else lr)
+    rate = _positive(default_lr(settings) if lr is None else lr)
     ratios = UNLIKE_IMAGENET if unlike_imagenet else LIKE_IMAGENET
     head, all_layers = (tuple(peak * ratio for ratio in ratios) for peak in (rate, rate / 2))
     phases = (
@@ -76,15 +86,17 @@ def fine_tune(
 def head_only(
     settings: Settings, *, lr: float | None = None, epochs: int | None = None, unlike_imagenet: bool = False
 ) -> Recipe:
-    """Only the head of a pretrained network, from activations that are computed once, for `epochs` (2)."""
+    """Only the head of a pretrained network, from activations that are computed once.
+
+    Along one cosine over `epochs`; None takes two cycles of one epoch, as steps 1 to 3 of `eight_steps` do.
+    """
     if settings.weights == "none":
         raise ValueError(
             "recipe 'head-only' needs pretrained weights: a frozen random body is of no use; set --weights"
         )
     rates = _rates(UNLIKE_IMAGENET if unlike_imagenet else LIKE_IMAGENET, lr)
-    phase = Phase(
-        "head, precomputed", frozen=BODY, augment="none", cut="pooled", num_cycles=_length(epochs, 2), **rates
-    )
+    cycles: dict[str, Any] = {"num_cycles": 2} if epochs is None else {"cycle_epochs": _length(epochs, 1)}
+    phase = Phase("head, precomputed", frozen=BODY, augment="none", cut="pooled", **cycles, **rates)
     return Recipe(settings, (phase,))
 
 
@@ -127,13 +139,13 @@ def two_phase(
 
     Args:
       settings: every other choice. `weights="none"` means from scratch.
-      lr: rate of the last layer group; None takes `DEFAULT_LR`.
+      lr: rate of the last layer group; None takes `default_lr`.
       epochs: length of the last phase as a single cosine cycle; None runs cycles of 1, 2 and 4 epochs (pretrained) or
         1, 2, 4 and 8 (scratch).
       unlike_imagenet: as for `eight_steps`.
     """
     scratch = settings.weights == "none"
-    rate = _positive(DEFAULT_LR["scratch" if scratch else "pretrained"] if lr is None else lr)
+    rate = _positive(default_lr(settings) if lr is None else lr)
     if scratch:
         # Nothing is pretrained, so there is nothing to freeze and no layer that deserves a lower rate.
         return Recipe(settings, (Phase("from scratch", lrs=(rate,) * 3, **_cycles(epochs, 4)),))

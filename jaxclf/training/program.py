@@ -100,7 +100,8 @@ def make_program(
       phase: what is frozen, rates, cycles, augmentation.
       train: the training loader, of pictures or of cached activations; its batches per epoch, its labels and its
         devices are read.
-      settings: loss, optimizer, clipping, mixing, accumulation, averaging and seed; default: `Settings()`.
+      settings: loss, optimizer, clipping, mixing (of pictures; activations are not mixed), accumulation, averaging and
+        seed; default: `Settings()`.
       phase_number: which phase of the run this is; part of every random key.
       first_epoch: epochs the run has done before; the order of epoch e is `epoch_order(loader.seed, first_epoch + e)`.
       schedule: in place of the phase's own, for a learning-rate range test.
@@ -135,7 +136,7 @@ def make_program(
         lrs=phase.lrs,
         frozen=phase.frozen,
         augment=make_augment(phase.augment, train.preprocess.image_size) if train.cut is None else None,
-        mix=make_mix(settings),
+        mix=make_mix(settings) if train.cut is None else None,
         loss=make_settings_loss(settings, train),
         start=train.cut,
         mesh=train.mesh,

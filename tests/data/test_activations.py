@@ -7,12 +7,14 @@ import re
 
 import jax
 import numpy as np
+import optax
 import pytest
 from coloured import coloured
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxclf.config import MODULES, Phase, Settings, cut_prefix
+from jaxclf.augment import mixup
+from jaxclf.config import MODULES, Phase, Preprocess, Settings, cut_prefix
 from jaxclf.data.activations import ActivationDataset, ActivationLoader
 from jaxclf.data.loader import Loader
 from jaxclf.data.order import epoch_views
@@ -24,6 +26,7 @@ from jaxclf.models.trees import leaf_paths
 from jaxclf.training import fit as loop
 from jaxclf.training import lr_finder
 from jaxclf.training import scan as scanned
+from jaxclf.training.step import make_train_step
 
 RNG = np.random.default_rng(0)
 POOLED = RNG.normal(0, 1, (3 * 21, 32)).astype(np.float32)
@@ -198,9 +201,12 @@ def test_phases_that_do_not_fit_the_activations_are_errors(tiny, change, num_vie
         loop.fit(*tiny, dataclasses.replace(phase(), **change), pooled_loader(num_views, **kwargs))
 
 
-def test_mixing_needs_pictures(tiny):
+def test_activations_are_not_mixed(tiny):
+    """A program leaves mixing to the phases that see pictures; the step itself refuses it."""
+    plain, mixed = (loop.fit(*tiny, phase(), pooled_loader(), settings=Settings(mixup=m)).state for m in (0.0, 0.4))
+    assert_same_state(mixed, plain, rtol=0, atol=0)
     with pytest.raises(ValueError, match="mixup and cutmix mix pictures"):
-        loop.fit(*tiny, phase(), pooled_loader(), settings=Settings(mixup=0.4))
+        make_train_step(tiny[0], optax.sgd(0.1), preprocess=Preprocess(), frozen=MODULES[:5], mix=mixup, start="pooled")
 
 
 def test_loaders_that_cannot_be_are_errors():

@@ -1,0 +1,133 @@
+"""The recipes as they are composed: lengths, rates where none is given, what mixes."""
+
+import io
+
+import numpy as np
+import pytest
+from commands import fails, run
+from rich.console import Console
+
+from jaxclf.cli.terminal import Terminal
+from jaxclf.config import Phase, Recipe, Settings, from_json, to_json
+from jaxclf.run import phase as phases
+from jaxclf.run.observer import Observer
+from jaxclf.run.recipes import BODY, DEFAULT_LR, RECIPES, default_lr, eight_steps, fine_tune, two_phase
+from jaxclf.run.run import run_recipe
+from jaxclf.training import program
+from jaxclf.training.lr_curve import LRCurve, growing_lrs
+
+#: Recipes that can start from scratch.
+SCRATCH = ("eight-steps", "progressive", "two-phase")
+COMPOSED = [(name, "auto") for name in RECIPES] + [(name, "none") for name in SCRATCH]
+
+
+@pytest.mark.parametrize(("name", "weights"), COMPOSED)
+@pytest.mark.parametrize("epochs", [1, 10])
+def test_epochs_are_one_cosine_cycle_of_the_last_phase(name, weights, epochs):
+    """As the help of --epochs says; growing sizes have such a phase at each of them."""
+    recipe = RECIPES[name](Settings(weights=weights), epochs=epochs)
+    last = [phase for phase in recipe.phases if name == "progressive" and not phase.frozen] or [recipe.phases[-1]]
+    for phase in last:
+        assert (phase.num_cycles, phase.cycle_epochs, phase.num_epochs) == (1, epochs, epochs)
+        schedule, num_steps = program.phase_schedule(phase, 5)
+        multipliers = np.array([schedule(step) for step in range(num_steps)])
+        turns = np.flatnonzero(np.diff(np.sign(np.diff(multipliers))))
+        assert num_steps == 5 * epochs and len(turns) == (phase.schedule == "one_cycle"), "it falls once, to the end"
+    with pytest.raises(ValueError, match="epochs=0 must be at least 1"):
+        RECIPES[name](Settings(weights=weights), epochs=0)
+
+
+@pytest.mark.parametrize(("weights", "start"), [("auto", "pretrained"), ("none", "scratch")])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_where_no_rate_is_given_it_is_the_optimizers_own(weights, start, optimizer):
+    settings = Settings(weights=weights, optimizer=optimizer)
+    expected = DEFAULT_LR[optimizer][start]
+    assert default_lr(settings) == expected
+    assert two_phase(settings).phases[-1].lrs[-1] == expected
+    if weights != "none":
+        assert [phase.lrs[-1] for phase in fine_tune(settings).phases] == [expected, expected / 2]
+    assert two_phase(settings, lr=0.3).phases[-1].lrs[-1] == 0.3
+
+
+def test_a_rate_of_adamw_is_smaller_than_sgds():
+    for start in ("pretrained", "scratch"):
+        assert DEFAULT_LR["adamw"][start] == 1e-3 < DEFAULT_LR["sgd"][start]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_where_no_rule_finds_a_rate_it_is_the_optimizers_own(optimizer, monkeypatch):
+    """A loss that only rises, from which nothing can be read."""
+    rising = np.linspace(1.0, 2.0, 40)
+    curve = LRCurve(growing_lrs(1e-6, 10.0, 40), rising, rising, "completed", None, 40)
+    monkeypatch.setattr(phases, "find_lr", lambda *args, **options: curve)
+
+    class Context:
+        settings = Settings(optimizer=optimizer, arch="resnet18")
+        model, observer = None, Observer()
+
+    found = phases._find_rate(Context, eight_steps(Context.settings).phases[-1], {}, range(9))
+    assert found.rule is None and found.lr == DEFAULT_LR[optimizer]["pretrained"]
+
+
+CACHED = Phase("cached", lrs=(0.1,), frozen=BODY, augment="none", cut="pooled")
+SEEN = Phase("seen", lrs=(0.1,), frozen=BODY, augment="none")
+
+
+@pytest.mark.parametrize(("mix", "text"), [({"mixup": 0.4}, "mixup 0.4"), ({"cutmix": 1.0}, "cutmix 1")])
+def test_the_plan_says_what_mixes(mix, text):
+    recipe = eight_steps(Settings(**mix), lr=0.1)
+    seen = io.StringIO()
+    Terminal(Console(file=seen, width=100)).show_plan(recipe)
+    told = [line.split(maxsplit=1)[1] for line in seen.getvalue().splitlines() if line.startswith("  augmentation")]
+    assert told == ["none, no mixing: cached activations", f"side_on, {text}", f"side_on, {text}"]
+    plain = eight_steps(Settings())
+    assert [plain.mixing(phase) for phase in plain.phases] == ["", "", ""]
+
+
+def test_a_run_mixes_where_it_sees_pictures(photos, tmp_path, small10t, monkeypatch):
+    """And only there: the phase on cached activations runs without, and the run says so."""
+    mixes, notes, original = [], [], program.make_train_step
+
+    class Notes(Observer):
+        def note(self, text):
+            notes.append(text)
+
+    def watched(*args, **options):
+        mixes.append(options["mix"])
+        if len(mixes) == 2:
+            raise ValueError("enough seen")
+        return original(*args, **options)
+
+    monkeypatch.setattr(program, "make_train_step", watched)
+    settings = Settings(arch=small10t, weights="none", image_size=32, batch_size=8, tta_views=0, mixup=0.4)
+    with pytest.raises(ValueError, match="enough seen"):
+        run_recipe(photos, tmp_path / "run", Recipe(settings, (CACHED, SEEN)), observer=Notes())
+    assert mixes[0] is None and mixes[1].keywords == {"alpha": 0.4} and len(mixes) == 2
+    said = [note for note in notes if "mix" in note]
+    assert said == ["phase 'cached': no mixing: cached activations", "phase 'seen': mixup 0.4"]
+
+
+@pytest.mark.parametrize("flag", ["--mixup", "--cutmix"])
+@pytest.mark.parametrize("plan", [[], ["--plan"]])
+def test_nothing_but_cached_activations_cannot_be_mixed(flag, plan, photos, tmp_path, weights_file, capsys):
+    """It is said before anything is read, and in the flags' words."""
+    command = ["fit", photos, "--out", tmp_path / "run", "--recipe", "head-only", "--weights", weights_file]
+    mentions = [f"{flag} 0.4: must be left out", "cached activations", "--recipe eight-steps"]
+    fails(capsys, *command, "--arch", "small10t", flag, "0.4", *plan, mentions=mentions, code=2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_file_that_mixes_nothing_is_refused_too(tmp_path, capsys, photos):
+    text = to_json(Recipe(Settings(mixup=0.4), (CACHED, SEEN)))
+    assert from_json(Recipe, text).settings.mixup == 0.4
+    (tmp_path / "recipe.json").write_text(
+        to_json(Recipe(Settings(), (CACHED,))).replace('"mixup": 0.0', '"mixup": 0.4')
+    )
+    command = ["fit", photos, "--out", tmp_path / "run", "--recipe", tmp_path / "recipe.json"]
+    fails(capsys, *command, mentions=["recipe.json", "mixup=0.4", "--recipe eight-steps"])
+
+
+def test_head_only_is_one_cosine_in_the_plan(photos, tmp_path, weights_file, capsys):
+    command = ["fit", photos, "--out", tmp_path / "run", "--recipe", "head-only", "--weights", weights_file]
+    assert run(*command, "--arch", "small10t", "--image-size", "32", "--epochs", "10", "--plan") == 0
+    assert "  epochs        10\n" in capsys.readouterr().out
