@@ -8,7 +8,8 @@ A question is a module with this interface; `run.py` asks it:
     peer(case)   the side it is held against; None where that cannot run, or `peer = None`
     SMOKE        the fields of the smallest case, which only shows that both sides run
 
-and, where the usual does not fit, TURNS, WARM_UP and prepare(), called before JAX knows its devices.
+and, where the usual does not fit, TURNS, WARM_UP, prepare(), called before JAX knows its devices, and conclude(case,
+turns), called after a case's turns: JSON values for its record, and the lines to print.
 """
 
 import dataclasses
@@ -149,7 +150,6 @@ def machine() -> dict[str, Any]:
 
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    status, commit = subprocess.getstatusoutput(f"git -C '{Path(__file__).parent}' rev-parse --short HEAD")
     return {
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "processor": model,
@@ -158,8 +158,16 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {each.name: each.version for each in distributions() if each.name in PACKAGES},
         "matmul_precision": jax.config.values["jax_default_matmul_precision"] or "default",
-        "commit": "unknown" if status else commit,
+        "commit": commit(),
     }
+
+
+def commit() -> str:
+    """Of this checkout; "-dirty" after it says that files have changed since."""
+    status, text = subprocess.getstatusoutput(
+        f"git -C '{Path(__file__).parent}' describe --always --dirty --exclude '*'"
+    )
+    return "unknown" if status else text
 
 
 def load() -> list[float]:

@@ -101,6 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         record = measure(question, case, turns, with_peer=not args.no_peer)
         title = describe({name: value for name, value in own.items() if name not in shared})
         print("", *([title] if title else []), *table(record), sep="\n", flush=True)
+        if hasattr(question, "conclude"):
+            record["conclusions"], lines = question.conclude(case, turns)
+            print(*lines, sep="\n", flush=True)
         result["results"].append(record)
         result["load_after"] = load()
         if args.json:  # after every case, so that a run that is stopped leaves what it has

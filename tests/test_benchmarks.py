@@ -124,6 +124,22 @@ def test_the_file_has_every_sample_and_the_machine(monkeypatch: pytest.MonkeyPat
     assert "BUSY" not in printed and "size=9" in printed and printed.count("theirs / mine") == 2
 
 
+def test_a_question_concludes_what_its_turns_have_brought(monkeypatch: pytest.MonkeyPatch, tmp_path, capsys):
+    log: list = []
+
+    def conclude(case: Case, turns: int) -> tuple[dict, list[str]]:
+        return {"size": case.size, "turns so far": len(log)}, [f"conclusion of {turns} turns"]
+
+    monkeypatch.setitem(sys.modules, "import_time", question(log, WARM_UP=0, conclude=conclude))
+    run.main(["import_time", "--turns", "2", "--json", str(tmp_path / "file.json")])
+    results = json.loads((tmp_path / "file.json").read_text())["results"]
+    assert [each["conclusions"] for each in results] == [
+        {"size": 8, "turns so far": 6},
+        {"size": 9, "turns so far": 12},
+    ]
+    assert capsys.readouterr().out.count("conclusion of 2 turns") == 2
+
+
 def test_a_busy_machine_is_named_or_refused(monkeypatch: pytest.MonkeyPatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "import_time", question([]))
     monkeypatch.setattr(run, "load", lambda: [1.2, 1.0, 1.5])

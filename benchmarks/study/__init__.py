@@ -1,0 +1,1 @@
+"""The parts of `recipe_study`: its data sets, its sides, how they are judged, and its tables."""
