@@ -114,20 +114,30 @@ def _group_type(group: str, names: tuple[str, ...]) -> type:
 _TYPES = {group: _group_type(group, names) for group, names in group_fields().items()}
 
 
-def _settings(**groups: Any) -> Settings:
-    with wrong_usage():
-        return Settings(**{name: value for part in groups.values() for name, value in vars(part).items()})
+class LeftOut(tuple[str, ...]):
+    """Fields of `Settings` that a command has no use for, and no flags: beside `settings_without` in an annotation."""
 
 
-# The signature is what tyro reads: one argument per group.
-_settings.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # functions may have one
-    [
-        inspect.Parameter(group, inspect.Parameter.KEYWORD_ONLY, annotation=of_type, default=of_type())
-        for group, of_type in _TYPES.items()
-    ],
-    return_annotation=Settings,
-)
-_settings.__annotations__ = {**_TYPES, "return": Settings}
+def settings_without(*names: str) -> Any:
+    """What tyro is told to make `Settings` of a command's flags, those of some fields left out."""
 
-#: The type of a command's field `settings`, which needs no default. The name is empty so that the groups' is short.
-SettingsFlags = Annotated[Settings, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="", constructor=_settings)]
+    def settings(**groups: Any) -> Settings:
+        with wrong_usage():
+            return Settings(**{name: value for part in groups.values() for name, value in vars(part).items()})
+
+    shown = {group: tuple(name for name in fields if name not in names) for group, fields in group_fields().items()}
+    types = {group: _group_type(group, fields) for group, fields in shown.items() if fields}
+    # The signature is what tyro reads: one argument per group.
+    settings.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # functions may have one
+        [
+            inspect.Parameter(group, inspect.Parameter.KEYWORD_ONLY, annotation=of_type, default=of_type())
+            for group, of_type in types.items()
+        ],
+        return_annotation=Settings,
+    )
+    settings.__annotations__ = {**types, "return": Settings}
+    return tyro.conf.arg(name="", constructor=settings)  # the name is empty so that the groups' is short
+
+
+#: The type of a command's field `settings`, which needs no default.
+SettingsFlags = Annotated[Settings, tyro.conf.OmitArgPrefixes, settings_without()]

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from jaxclf.cli.arguments import LeftOut
+
 #: Flags that every command has.
 COMMON = ("--help", "--debug")
 
@@ -84,11 +86,12 @@ def command_flags(command: Callable[..., Any]) -> dict[str, tuple[str, ...]]:
 
 
 def _fields(command: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
-    """(name, type) of what is a flag. A dataclass stands for its fields, as `Settings` does."""
+    """(name, type) of what is a flag. A dataclass stands for its fields, as `Settings` does, but those `LeftOut`."""
     for name, hint in typing.get_type_hints(command, include_extras=True).items():
         bare = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
         if dataclasses.is_dataclass(bare):
-            yield from typing.get_type_hints(bare).items()
+            left_out = {name for each in typing.get_args(hint) if isinstance(each, LeftOut) for name in each}
+            yield from (field for field in typing.get_type_hints(bare).items() if field[0] not in left_out)
         elif tyro.conf.Positional not in typing.get_args(hint):
             yield name, bare
 

@@ -6,12 +6,14 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from jaxclf.cli.arguments import DataArgument, SettingsFlags, UsageError, check_arch, command
+from jaxclf.cli.arguments import DataArgument, LeftOut, UsageError, check_arch, command, settings_without
 from jaxclf.config import Settings
 
 #: What the command writes into its `out` folder.
 CURVE, PICTURE = "lr_curve.json", "lr_curve.png"
 FORMAT_VERSION = 1
+#: What decides nothing here: nothing is judged, and the average follows what is trained.
+UNUSED = ("on_bad_valid_image", "ema_decay", "tta_views", "threshold")
 
 
 @command
@@ -32,22 +34,24 @@ class FindLr:
       low: first rate.
       high: last rate.
       steps: number of steps, at least 20.
-      rule: the rule to follow where they disagree.
+      rule: the rule to follow where they disagree; none is that of --lr-rule, or RUN's own.
     """
 
     data: DataArgument
-    settings: SettingsFlags
+    settings: Annotated[Settings, tyro.conf.OmitArgPrefixes, settings_without(*UNUSED), LeftOut(UNUSED)]
     run: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None
     frozen: Literal["stem", "stage1", "stage2", "stage3", "stage4"] | None = None
     out: str | None = None
     low: float = 1e-6
     high: float = 10.0
     steps: int = 100
-    rule: Literal["valley", "minimum", "steep", "slide"] = "valley"
+    rule: Literal["valley", "minimum", "steep", "slide"] | None = None
 
     def __call__(self) -> int:
+        from jaxclf._jax import enable_determinism
         from jaxclf.cli.terminal import Terminal
         from jaxclf.config import frozen_prefix
+        from jaxclf.run.load import load_recipe
         from jaxclf.training import lr_finder
         from jaxclf.training.lr_curve import growing_lrs
 
@@ -57,9 +61,12 @@ class FindLr:
             raise UsageError(str(error).replace("num_steps", "steps")) from error
         if self.run is not None and self.settings != Settings():
             raise UsageError(f"run {self.run} brings its own settings; leave the other flags away, or --run")
+        settings = self.settings if self.run is None else load_recipe(self.run).settings
+        if settings.deterministic:  # before anything is computed
+            enable_determinism()
         terminal = Terminal()
         folder = check_folder(self.data, Path(self.out or self.run or "find-lr"))
-        model, variables, loader, settings = self._start(terminal)
+        model, variables, loader = self._start(settings, terminal)
         with terminal.task("finding the rate", self.steps) as advance:
             curve = lr_finder.find_lr(
                 model,
@@ -74,38 +81,38 @@ class FindLr:
                 on_progress=advance,
             )
         found = lr_finder.suggestions(curve)
-        self._write(folder, curve, found, settings)
-        _show(terminal, curve, found, self.rule)
+        rule = self.rule or settings.lr_rule
+        self._write(folder, curve, found, settings, rule)
+        _show(terminal, curve, found, rule)
         for name in (CURVE, PICTURE):
             terminal.note(f"wrote {folder / name}")
         return 0
 
-    def _start(self, terminal: Any) -> tuple[Any, Any, Any, Settings]:
-        """Network, variables, training loader and settings: as `fit` would start, or as the run ended."""
+    def _start(self, settings: Settings, terminal: Any) -> tuple[Any, Any, Any]:
+        """Network, variables and training loader: as `fit` would start, or as the run ended."""
         from jaxclf.data.splits import open_data
         from jaxclf.run.load import load_run
         from jaxclf.run.prepare import prepare
 
         if self.run is None:
-            settings = self.settings
             check_arch(settings.arch)
             prepared = prepare(self.data, settings, terminal)
             source, spec = prepared.splits.train, prepared.spec
             model, variables = spec.create(), prepared.initial_variables(settings.seed)
         else:
             run = load_run(self.run)
-            settings, spec, model, variables = run.recipe.settings, run.spec, run.model, run.variables
+            spec, model, variables = run.spec, run.model, run.variables
             fraction, seed = settings.valid_fraction, settings.seed
             source = open_data(self.data, valid_fraction=fraction, seed=seed, classes=run.classes).train
             terminal.note(f"{spec.arch} as trained in {self.run}, on {len(source)} training pictures")
-        return model, variables, decoded(source, settings, spec.preprocess, terminal, train=True), settings
+        return model, variables, decoded(source, settings, spec.preprocess, terminal, train=True)
 
-    def _write(self, folder: Path, curve: Any, found: Any, settings: Settings) -> None:
+    def _write(self, folder: Path, curve: Any, found: Any, settings: Settings, rule: str) -> None:
         from jaxclf.plots import plot_lr_curve
 
         content = {
             "format_version": FORMAT_VERSION,
-            "rule": self.rule,
+            "rule": rule,
             "suggestions": {name: {"lr": s.lr, "reason": s.reason} for name, s in found.items()},
             **{name: value.tolist() if hasattr(value, "tolist") else value for name, value in curve._asdict().items()},
             "data": self.data,

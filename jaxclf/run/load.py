@@ -146,15 +146,8 @@ def _temperature(folder: Path, summary: Mapping[str, Any]) -> float:
     return float(value)
 
 
-def load_run(run: str | os.PathLike[str]) -> Run:
-    """Opens a finished RUN folder.
-
-    Raises:
-      ValueError: naming the folder, if it is missing, is no run, or the run did not finish.
-
-    Example (not run here: it needs a run):
-      jaxclf.load_run("runs/pets").predict("cat.jpg").label
-    """
+def load_recipe(run: str | os.PathLike[str]) -> Recipe:
+    """The recipe of a finished RUN folder. Raises ValueError as `load_run` does."""
     folder = Path(run)
     if not folder.is_dir():
         raise ValueError(f"run {folder} does not exist; make one with `jaxclf fit DATA --out {folder}`")
@@ -165,7 +158,23 @@ def load_run(run: str | os.PathLike[str]) -> Run:
             f"the run in {folder} did not finish: it has no {SUMMARY}; go on with `jaxclf fit` and --resume"
         )
     try:
-        recipe = from_json(Recipe, (folder / RECIPE).read_text(encoding="utf-8"))
+        return from_json(Recipe, (folder / RECIPE).read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ValueError(f"the run in {folder} is damaged: {error}") from error
+
+
+def load_run(run: str | os.PathLike[str]) -> Run:
+    """Opens a finished RUN folder.
+
+    Raises:
+      ValueError: naming the folder, if it is missing, is no run, or the run did not finish.
+
+    Example (not run here: it needs a run):
+      jaxclf.load_run("runs/pets").predict("cat.jpg").label
+    """
+    folder = Path(run)
+    recipe = load_recipe(folder)
+    try:
         summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
         raise ValueError(f"the run in {folder} is damaged: {error}") from error
