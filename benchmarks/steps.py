@@ -34,14 +34,16 @@ class Program:
         first = next(iter(train.epoch(0))) if batch is None else batch
         self.train, self.batch = train, shard_batch(first, train.mesh, batch_size=train.batch_size)
         started = time.perf_counter()
-        step: Any = self.program.train_step
-        self.compiled = step.lower(self.state, self.batch, self.program.key).compile()
+        step: Any = self.program.shared_step
+        told = self.program.hyperparameters(self.state.step)
+        self.compiled = step.lower(self.state, self.batch, self.program.key, told).compile()
         seconds, flops = time.perf_counter() - started, self.compiled.cost_analysis()["flops"]
         self.notes = {"compile s": seconds, "GFLOP of a step": flops / 1e9}
 
     def step(self, number: int) -> None:
         """One step on the same batch, until its new state is there."""
-        self.state, metrics = self.compiled(self.state, self.batch, self.program.key)
+        told = self.program.hyperparameters(self.state.step)
+        self.state, metrics = self.compiled(self.state, self.batch, self.program.key, told)
         jax.block_until_ready((self.state, metrics))
 
     def epoch(self, number: int) -> None:

@@ -1,7 +1,8 @@
 """The learning-rate finder: a short mock training with a growing rate, after which nothing has changed."""
 
+import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from jaxclf.data.devices import fetch
 from jaxclf.inference.predict import to_device
 from jaxclf.models.classifier import Classifier
 from jaxclf.schedules import exponential
+from jaxclf.training.hyperparameters import Hyperparameters
 from jaxclf.training.lr_curve import (
     RULES,
     LRBand,
@@ -30,6 +32,7 @@ from jaxclf.training.lr_curve import (
 from jaxclf.training.program import Program, make_program, phase_key
 from jaxclf.training.scan import Plan, can_scan, resident, scan_steps
 from jaxclf.training.state import TrainState
+from jaxclf.training.step import TrainStep
 
 __all__ = [
     "RULES",
@@ -229,19 +232,32 @@ def _stepwise_losses(test: _Test, loader: AnyLoader, on_progress: OnProgress) ->
 def _scanned_losses(test: _Test, loader: AnyLoader, seeds: Sequence[int]) -> np.ndarray:
     """The losses of whole tests, in one dispatch: float64 [seeds, steps], NaN after a step that failed."""
     assert isinstance(loader, ActivationLoader)
+    program, steps = test.program, np.arange(len(test.rates), dtype=np.int32)
     plans = [_recycled_plan(loader, seed, len(test.rates)) for seed in seeds]
     keys = jnp.stack([phase_key(seed, PHASE_NUMBER) for seed in seeds])
+    both = Plan(np.stack([plan.positions for plan in plans]), np.stack([plan.rows for plan in plans]))
+    run = _make_scanned_tests(program.shared_step, program.phase.frozen)
+    losses = run(test.state, resident(loader.dataset), both, program.hyperparameters(steps), keys)
+    return np.asarray(fetch(losses), np.float64)
+
+
+@functools.lru_cache(maxsize=8)
+def _make_scanned_tests(train_step: TrainStep, frozen: tuple[str, ...]) -> Callable[..., jax.Array]:
+    """Jitted (state, data, plans, hyperparameters, keys) -> float32 [seeds, steps], all from one state.
+
+    Plans and keys have a leading axis of seeds; the hyperparameters serve all of them.
+    """
 
     @jax.jit
-    def run(state: TrainState, data: Any, plans: Plan, keys: jax.Array) -> jax.Array:
+    def run(state: TrainState, data: Any, plans: Plan, hyperparameters: Hyperparameters, keys: jax.Array) -> jax.Array:
         def one(plan: Plan, key: jax.Array) -> jax.Array:
-            _, metrics = scan_steps(test.program.train_step, test.program.phase.frozen, state, data, plan, key)
+            plan = plan._replace(hyperparameters=hyperparameters)
+            _, metrics = scan_steps(train_step, frozen, state, data, plan, key)
             return jnp.where(metrics["failed_at"] >= 0, jnp.nan, metrics["loss"])
 
-        return jax.vmap(one)(plans, keys) if len(seeds) > 1 else one(jax.tree.map(lambda x: x[0], plans), keys[0])[None]
+        return jax.vmap(one)(plans, keys) if len(keys) > 1 else one(jax.tree.map(lambda x: x[0], plans), keys[0])[None]
 
-    stacked = Plan(*(np.stack(column) for column in zip(*plans, strict=True)))
-    return np.asarray(fetch(run(test.state, resident(loader.dataset), stacked, keys)), np.float64)
+    return run
 
 
 def _curve(test: _Test, losses: np.ndarray) -> LRCurve:
@@ -284,4 +300,5 @@ def _recycled_plan(loader: ActivationLoader, seed: int, num_batches: int) -> Pla
     parts = [
         [values[:count] for values in loader.epoch_rows(epoch)] for epoch, count in _passes(loader, seed, num_batches)
     ]
-    return Plan(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    positions, rows = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Plan(positions, rows)

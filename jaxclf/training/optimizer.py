@@ -1,7 +1,7 @@
 """Layer groups and optimizers: which parameters share a learning rate, and how those that are trained move."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -160,38 +160,108 @@ def make_transformation(
     Raises:
       ValueError: for a wrong number of rates or an argument out of range.
     """
-    if len(lrs) not in GROUPS:
-        raise ValueError(f"{len(lrs)} learning rates were given; give one per layer group: 1, 2, 3 or 6")
+    if not callable(momentum) and not 0 <= momentum < 1:
+        raise ValueError(f"momentum={momentum!r} must lie in [0, 1)")
+    inner = _inner(optimizer, momentum)
+    return _chained(
+        [_scale_by_lr(schedule, lr) for lr in lrs],
+        inner if momentum or optimizer == "adamw" else None,
+        optimizer=optimizer,
+        weight_decay=weight_decay,
+        clip_norm=clip_norm,
+    )
+
+
+def make_steered(
+    num_groups: int,
+    *,
+    optimizer: str = "sgd",
+    momentum: bool = True,
+    weight_decay: float = 0.0,
+    clip_norm: float | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """`make_transformation` whose rates and momentum are told at every update, and so are no constants of a program.
+
+    `update(gradients, state, params, lrs=.., momentum=..)` with lrs float32 [groups]; schedules are the caller's. With
+    the same values it moves as `make_transformation` does, and its state has the same structure.
+
+    Args:
+      num_groups: layer groups: 1, 2, 3 or 6.
+      momentum: False leaves SGD's out.
+      optimizer, weight_decay, clip_norm: as for `make_optimizer`.
+
+    Raises:
+      ValueError: for a wrong number of groups or an argument out of range.
+    """
+    scales = [_told(functools.partial(_scale_of_group, i), num_groups) for i in range(num_groups)]
+    inner = _told(lambda lrs, momentum: _inner(optimizer, momentum), num_groups)
+    chained = _chained(
+        scales,
+        inner if momentum or optimizer == "adamw" else None,
+        optimizer=optimizer,
+        weight_decay=weight_decay,
+        clip_norm=clip_norm,
+    )
+    return optax.with_extra_args_support(chained)
+
+
+def _chained(
+    scales: Sequence[optax.GradientTransformation],
+    inner: optax.GradientTransformation | None,
+    *,
+    optimizer: str,
+    weight_decay: float,
+    clip_norm: float | None,
+) -> optax.GradientTransformation:
+    """Clipping, decay and momentum or Adam, then each group's scale."""
+    if len(scales) not in GROUPS:
+        raise ValueError(f"{len(scales)} learning rates were given; give one per layer group: 1, 2, 3 or 6")
     if clip_norm is not None and clip_norm <= 0:
         raise ValueError(f"clip_norm={clip_norm!r} must be positive, or None")
     if weight_decay < 0:
         raise ValueError(f"weight_decay={weight_decay!r} must not be negative")
-    if not callable(momentum) and not 0 <= momentum < 1:
-        raise ValueError(f"momentum={momentum!r} must lie in [0, 1)")
-    rates = {group_name(i): _scale_by_lr(schedule, lr) for i, lr in enumerate(lrs)}
-    decay = [optax.add_decayed_weights(weight_decay, mask=decays)] if weight_decay else []
-    if optimizer == "sgd":
-        direction = [*decay, _trace(momentum)] if momentum else decay
-    elif optimizer == "adamw":
-        direction = [_adam(momentum), *decay]
-    else:
-        raise ValueError(f"optimizer={optimizer!r} is not known; choose 'sgd' or 'adamw'")
     clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm is not None else []
-    groups = functools.partial(layer_groups, num_groups=len(lrs))
-    return optax.chain(*clip, *direction, optax.multi_transform(rates, groups))
+    decay = [optax.add_decayed_weights(weight_decay, mask=decays)] if weight_decay else []
+    moved = [inner] if inner is not None else []
+    direction = [*decay, *moved] if optimizer == "sgd" else [*moved, *decay]
+    groups = functools.partial(layer_groups, num_groups=len(scales))
+    by_group = {group_name(i): scale for i, scale in enumerate(scales)}
+    return optax.chain(*clip, *direction, optax.multi_transform(by_group, groups))
 
 
-def _scale_by_lr(schedule: Schedule, lr: float) -> optax.GradientTransformation:
+def _inner(optimizer: str, momentum: Any) -> optax.GradientTransformation:
+    """SGD's momentum or Adam, without the decay."""
+    if optimizer == "adamw":
+        return _adam(momentum)
+    if optimizer != "sgd":
+        raise ValueError(f"optimizer={optimizer!r} is not known; choose 'sgd' or 'adamw'")
+    return _trace(momentum)
+
+
+def _told(make: Callable[[Any, Any], optax.GradientTransformation], num_groups: int) -> optax.GradientTransformation:
+    """The transformation that `make(lrs, momentum)` makes of what each update is told."""
+
+    def update(updates: Any, state: Any, params: Any = None, *, lrs: Any, momentum: Any, **_: Any) -> Any:
+        return make(lrs, momentum).update(updates, state, params)
+
+    return optax.GradientTransformationExtraArgs(make((0.0,) * num_groups, 0.0).init, update)
+
+
+def _scale_by_lr(schedule: Schedule, lr: Any) -> optax.GradientTransformation:
     return optax.scale_by_schedule(lambda step: -lr * schedule(step))
 
 
-def _trace(momentum: float | Schedule) -> optax.GradientTransformation:
+def _scale_of_group(group: int, lrs: Any, momentum: Any) -> optax.GradientTransformation:
+    return optax.scale_by_schedule(lambda step: -lrs[group])
+
+
+def _trace(momentum: Any) -> optax.GradientTransformation:
     if callable(momentum):
         return optax.inject_hyperparams(optax.trace, static_args=("nesterov",))(decay=momentum, nesterov=True)
     return optax.trace(momentum, nesterov=True)
 
 
-def _adam(momentum: float | Schedule) -> optax.GradientTransformation:
+def _adam(momentum: Any) -> optax.GradientTransformation:
     if callable(momentum):
         return optax.inject_hyperparams(optax.scale_by_adam)(b1=momentum, b2=0.99, eps=1e-5)
     return optax.scale_by_adam(b1=momentum, b2=0.99, eps=1e-5)

@@ -1,26 +1,27 @@
 """From a phase and settings to what a fit runs: schedule, momentum, loss, optimizer, train step, random key."""
 
 import dataclasses
-import functools
 from collections.abc import Generator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from jaxclf.augment import Mix, cutmix, make_augment, mixup
 from jaxclf.config import Phase, Settings
 from jaxclf.data.activations import ActivationLoader, AnyLoader, check_augment
+from jaxclf.data.batches import Batch
 from jaxclf.data.devices import check_divisible, replicate
 from jaxclf.inference.predict import to_device
 from jaxclf.models.classifier import Classifier
 from jaxclf.schedules import Schedule, one_cycle, one_cycle_momentum, sgdr
-from jaxclf.training.losses import Loss, balanced_class_weights, make_loss
-from jaxclf.training.optimizer import make_transformation
+from jaxclf.training.hyperparameters import HyperparametersAt, make_hyperparameters
+from jaxclf.training.losses import Loss, balanced_class_weights
 from jaxclf.training.scan import Plan, ScannedSteps, can_scan, make_scanned_steps, resident, unstacked
+from jaxclf.training.shared import named_loss, shared_step, step_kind
 from jaxclf.training.state import TrainState, create_train_state
-from jaxclf.training.step import Metrics, TrainStep, make_train_step
+from jaxclf.training.step import Metrics, TrainStep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +31,10 @@ class Program:
     Attributes:
       model, phase, settings: what it was made of.
       first_epoch: epochs of the run before this phase; they decide the order of the examples.
-      train_step: jitted `(state, batch, key) -> (state, metrics)`.
-      optimizer: for `create_train_state`.
+      shared_step: jitted `(state, batch, key, hyperparameters) -> (state, metrics)`, the same object for all programs
+        that differ in rates, schedule, number of photos and seed only: what is compiled is compiled once.
+      hyperparameters: jitted step -> rates of the layer groups, momentum and class weights.
+      optimizer: for `create_train_state`; its update is told the rates and the momentum.
       schedule: step -> multiplier of all rates.
       momentum: SGD's momentum (AdamW's b1), or a function of the step.
       num_steps: steps of the whole phase.
@@ -45,7 +48,8 @@ class Program:
     phase: Phase
     settings: Settings
     first_epoch: int
-    train_step: TrainStep
+    shared_step: TrainStep
+    hyperparameters: HyperparametersAt
     optimizer: optax.GradientTransformation
     schedule: Schedule
     momentum: float | Schedule
@@ -60,6 +64,10 @@ class Program:
         state = create_train_state(variables, self.optimizer, frozen=self.phase.frozen, ema=ema)
         return replicate(state, self.mesh)
 
+    def train_step(self, state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
+        """(state, metrics) after a step at the rates of `state.step`; the state's buffers are donated."""
+        return self.shared_step(state, batch, key, self.hyperparameters(state.step))
+
     def epoch(
         self, state: TrainState, train: AnyLoader, number: int, *, start_batch: int = 0
     ) -> Generator[tuple[TrainState, Metrics], None, None]:
@@ -71,7 +79,8 @@ class Program:
         number += self.first_epoch
         if self.scanned_steps is not None:
             assert isinstance(train, ActivationLoader)
-            plan = Plan(*train.epoch_rows(number))
+            steps = state.step + np.arange(len(train), dtype=np.int32)
+            plan = Plan(*train.epoch_rows(number), self.hyperparameters(steps))
             state, stacked = self.scanned_steps(state, resident(train.dataset), plan, self.key)
             for metrics in unstacked(stacked):
                 yield state, metrics
@@ -117,42 +126,22 @@ def make_program(
     own, num_steps = phase_schedule(phase, len(train))
     schedule = schedule or own
     momentum = phase_momentum(phase, num_steps, settings.momentum)
-    optimizer = make_transformation(
-        schedule,
-        phase.lrs,
-        optimizer=settings.optimizer,
-        momentum=momentum,
-        weight_decay=settings.weight_decay,
-        clip_norm=settings.clip_norm,
-    )
-    if gradients is not None:
-        optimizer = optax.chain(gradients, optimizer)
-    train_step = make_train_step(
-        model,
-        optimizer,
-        preprocess=train.preprocess,
-        settings=settings,
-        schedule=schedule,
-        lrs=phase.lrs,
-        frozen=phase.frozen,
-        augment=make_augment(phase.augment, train.preprocess.image_size) if train.cut is None else None,
-        mix=make_mix(settings) if train.cut is None else None,
-        loss=make_settings_loss(settings, train),
-        start=train.cut,
-        mesh=train.mesh,
-    )
+    steers = callable(momentum) or momentum > 0
+    kind = step_kind(model, phase, train, settings, momentum=steers, gradients=gradients)
+    step = shared_step(kind)
     return Program(
         model=model,
         phase=phase,
         settings=settings,
         first_epoch=first_epoch,
-        train_step=train_step,
-        optimizer=optimizer,
+        shared_step=step,
+        hyperparameters=make_hyperparameters(schedule, phase.lrs, momentum, class_weights(settings, train)),
+        optimizer=kind.optimizer(),
         schedule=schedule,
         momentum=momentum,
         num_steps=num_steps,
         key=replicate(phase_key(settings.seed, phase_number), train.mesh),
-        scanned_steps=make_scanned_steps(train_step, phase.frozen) if can_scan(train) else None,
+        scanned_steps=make_scanned_steps(step, phase.frozen) if can_scan(train) else None,
         mesh=train.mesh,
     )
 
@@ -187,18 +176,14 @@ def make_settings_loss(settings: Settings, train: AnyLoader) -> Loss:
     Raises:
       ValueError: for a loss that does not fit the data's labels, or class weights that need single labels.
     """
+    return named_loss(settings, class_weights(settings, train))
+
+
+def class_weights(settings: Settings, train: AnyLoader) -> np.ndarray | None:
+    """The class weights of the training labels, where the settings ask for them. Raises as `make_settings_loss`."""
     settings.check_labels(train.dataset.multi_label)
-    weights = None
-    if settings.class_weights == "balanced":
-        if settings.multi_label:
-            raise ValueError("class_weights='balanced' needs one label per photo; leave it out for several")
-        weights = balanced_class_weights(train.dataset.labels, len(train.classes))
-    gamma = settings.focal_gamma
-    return make_loss(settings.loss, label_smoothing=settings.label_smoothing, class_weights=weights, focal_gamma=gamma)
-
-
-def make_mix(settings: Settings) -> Mix | None:
-    """mixup or cutmix, if the settings ask for one of them."""
-    if settings.mixup > 0:
-        return functools.partial(mixup, alpha=settings.mixup)
-    return functools.partial(cutmix, alpha=settings.cutmix) if settings.cutmix > 0 else None
+    if settings.class_weights == "none":
+        return None
+    if settings.multi_label:
+        raise ValueError("class_weights='balanced' needs one label per photo; leave it out for several")
+    return balanced_class_weights(train.dataset.labels, len(train.classes))

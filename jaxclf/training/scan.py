@@ -4,6 +4,7 @@ Only for what has no convolutions: on a CPU those are many times slower inside a
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -16,15 +17,20 @@ from jaxclf.data.batches import Batch
 from jaxclf.data.devices import replicate
 from jaxclf.data.order import PADDING
 from jaxclf.models.trees import Tree, combine, partition
+from jaxclf.training.hyperparameters import Hyperparameters
 from jaxclf.training.state import TrainState
 from jaxclf.training.step import Metrics, TrainStep
 
 
 class Plan(NamedTuple):
-    """Which examples and which rows of the activations each step takes: int32 [steps, batch_size] each."""
+    """Which examples and which rows of the activations each step takes, int32 [steps, batch_size] each, and how.
+
+    `hyperparameters` have a leading axis of steps; None for a step whose optimizer has rates of its own.
+    """
 
     positions: np.ndarray
     rows: np.ndarray
+    hyperparameters: Hyperparameters | None = None
 
 
 class Resident(NamedTuple):
@@ -87,14 +93,15 @@ def scan_steps(
             mask=(positions != PADDING).astype(jnp.float32),
             index=jnp.where(positions == PADDING, PADDING, data.origin.at[positions].get(mode="clip")),
         )
-        return train_step(state, batch, key)
+        return train_step(state, batch, key, taken.hyperparameters)
 
     state, metrics = jax.lax.scan(body, moving, plan)
     return _joined(state, still), metrics
 
 
+@functools.lru_cache(maxsize=16)
 def make_scanned_steps(train_step: TrainStep, frozen: tuple[str, ...]) -> ScannedSteps:
-    """`scan_steps` jitted: as many steps as the plan has, in one dispatch."""
+    """`scan_steps` jitted: as many steps as the plan has, in one dispatch. Equal arguments give the same one."""
 
     def scanned_steps(state: TrainState, data: Resident, plan: Plan, key: jax.Array) -> tuple[TrainState, Metrics]:
         return scan_steps(train_step, frozen, state, data, plan, key)

@@ -1,5 +1,6 @@
 """The jitted train step, built once per phase."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -16,12 +17,14 @@ from jaxclf.data.devices import replicated
 from jaxclf.models.classifier import Classifier
 from jaxclf.models.trees import Tree, combine, partition
 from jaxclf.schedules import Schedule
+from jaxclf.training.hyperparameters import Hyperparameters
 from jaxclf.training.losses import Loss, make_loss, targets_from_labels
 from jaxclf.training.state import TrainState
 
 #: Sums and counts of one step, on the device.
 Metrics = dict[str, jax.Array]
-TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
+#: (state, batch, key) or (state, batch, key, hyperparameters) -> (state, metrics).
+TrainStep = Callable[..., tuple[TrainState, Metrics]]
 
 
 def make_train_step(
@@ -39,7 +42,10 @@ def make_train_step(
     start: str | None = None,
     mesh: Mesh | None = None,
 ) -> TrainStep:
-    """A jitted `(state, batch, key) -> (state, metrics)`; the state's buffers are donated.
+    """A jitted `(state, batch, key, hyperparameters=None) -> (state, metrics)`; the state's buffers are donated.
+
+    With `Hyperparameters`, the optimizer's update is told their `lrs` and `momentum` (see `make_steered`), and the loss
+    their class weights: they are no constants of what is compiled. Without, the optimizer has rates of its own.
 
     Only the trainable part of the parameters is differentiated: frozen modules run forward, with their running
     BatchNorm statistics, and are handed through untouched. The step's own key is `fold_in(key, state.step)`.
@@ -82,17 +88,21 @@ def make_train_step(
     if not model.num_classes:
         raise ValueError("a headless classifier has nothing to train: create it with num_classes")
     prepare = _make_prepare(model.num_classes, preprocess, augment, mix, start)
-    differentiate = _make_differentiate(model, loss or make_loss("softmax"), frozen, start, settings)
+    loss = loss or make_loss("softmax")
+    differentiate = _make_differentiate(model, frozen, start, settings)
 
-    def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
+    def train_step(
+        state: TrainState, batch: Batch, key: jax.Array, hyperparameters: Hyperparameters | None = None
+    ) -> tuple[TrainState, Metrics]:
         augment_key, mix_key, dropout_key = step_keys(key, state.step)
         examples = prepare(batch, augment_key, mix_key)
         trainable, fixed = partition(state.params, frozen)
-        found = differentiate(trainable, fixed, state.batch_stats, examples, dropout_key)
+        told, weighted_loss = _told(hyperparameters, loss)
+        found = differentiate(weighted_loss, trainable, fixed, state.batch_stats, examples, dropout_key)
         weight = jnp.where(found.weight > 0.0, found.weight, 1.0)
         gradients = jax.tree.map(lambda leaf: leaf / weight, found.gradients)
         mean_loss = found.total / weight
-        updates, opt_state = optimizer.update(gradients, state.opt_state, trainable)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, trainable, **told)
         proposed = (optax.apply_updates(trainable, updates), found.batch_stats, opt_state)
 
         # The gradient by itself too: clipping and AdamW can make finite numbers of one that is not.
@@ -111,7 +121,9 @@ def make_train_step(
             "count": examples.mask.sum(),
             "failed_at": failed_at,
         }
-        if schedule is not None:
+        if hyperparameters is not None:
+            metrics["lrs"] = hyperparameters.lrs
+        elif schedule is not None:
             metrics["lrs"] = schedule(state.step) * jnp.asarray(lrs, jnp.float32)
         step = state.step + applied.astype(jnp.int32)
         return TrainState(step, params, batch_stats, opt_state, failed_at, ema), metrics
@@ -155,10 +167,21 @@ def _make_prepare(
     return prepare
 
 
+def _told(hyperparameters: Hyperparameters | None, loss: Loss) -> tuple[dict[str, jax.Array], Loss]:
+    """What the optimizer is told at a step, and the loss with the step's class weights."""
+    if hyperparameters is None:
+        return {}, loss
+    weights = hyperparameters.class_weights
+    weighted_loss = loss if weights is None else functools.partial(loss, class_weights=weights)
+    return {"lrs": hyperparameters.lrs, "momentum": hyperparameters.momentum}, weighted_loss
+
+
 def _make_differentiate(
-    model: Classifier, loss: Loss, frozen: tuple[str, ...], start: str | None, settings: Settings
-) -> Callable[[Tree, Tree, Tree, _Examples, jax.Array], _Found]:
-    def one_part(trainable: Tree, fixed: Tree, batch_stats: Tree, examples: _Examples, key: jax.Array) -> _Found:
+    model: Classifier, frozen: tuple[str, ...], start: str | None, settings: Settings
+) -> Callable[[Loss, Tree, Tree, Tree, _Examples, jax.Array], _Found]:
+    def one_part(
+        loss: Loss, trainable: Tree, fixed: Tree, batch_stats: Tree, examples: _Examples, key: jax.Array
+    ) -> _Found:
         def loss_fn(trainable: Tree) -> tuple[jax.Array, tuple[jax.Array, jax.Array, Tree]]:
             logits, updated = model.apply(
                 {"params": combine(fixed, trainable), "batch_stats": batch_stats},
@@ -179,7 +202,9 @@ def _make_differentiate(
         (total, (weight, logits, updated)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(trainable)
         return _Found(gradients, updated, total, weight, logits)
 
-    def in_parts(trainable: Tree, fixed: Tree, batch_stats: Tree, examples: _Examples, key: jax.Array) -> _Found:
+    def in_parts(
+        loss: Loss, trainable: Tree, fixed: Tree, batch_stats: Tree, examples: _Examples, key: jax.Array
+    ) -> _Found:
         parts, count = list[_Found](), settings.accumulate
         inputs, targets, mask = examples
         for part in range(count):
@@ -188,7 +213,7 @@ def _make_differentiate(
                 inputs, batch_stats = jax.lax.optimization_barrier((inputs, batch_stats))
             some = _Examples(inputs[rows], targets[rows], mask[rows])
             part_key = jax.random.fold_in(key, part)
-            parts.append(one_part(trainable, fixed, batch_stats, some, part_key))
+            parts.append(one_part(loss, trainable, fixed, batch_stats, some, part_key))
             batch_stats = parts[-1].batch_stats
         gradients, total, weight = sum_trees([(part.gradients, part.total, part.weight) for part in parts])
         return _Found(gradients, batch_stats, total, weight, jnp.concatenate([part.logits for part in parts]))

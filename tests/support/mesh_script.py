@@ -33,6 +33,7 @@ from jaxclf.run.checkpoint_file import restore_checkpoint, save_checkpoint
 from jaxclf.training import fit as loop
 from jaxclf.training.lr_finder import find_lr
 from jaxclf.training.program import make_program
+from jaxclf.training.shared import shared_step
 from jaxclf.training.sweep import HeadTraining, SweepGrid, sweep_heads
 
 enable_compilation_cache()
@@ -95,7 +96,9 @@ def train():
             norm.BatchNorm, "_move", lambda self, old, new: 0.9 * old + 0.1 * new.reshape(-1, new.shape[-1]).mean(0)
         ),
     ):
+        shared_step.cache_clear()  # what is compiled knows the moments
         parts = loop.fit(MODEL, VARIABLES, PHASE, TRAIN, log_every=1)
+    shared_step.cache_clear()
     losses = [np.array([row["loss"] for row in result.steps]) for result in (one, many, parts)]
     compiled = collections.Counter(re.findall(r"Compiling jit\((train_step|predict_step)\)", "\n".join(messages)))
     return many.state, {
@@ -121,7 +124,7 @@ def program():
     made = make_program(MODEL, PHASE, on(TRAIN, MESH))
     state = made.init(VARIABLES)
     batch = next(to_device(TRAIN.epoch(0), mesh=MESH))
-    text = made.train_step.lower(state, batch, made.key).compile().as_text()
+    text = made.shared_step.lower(state, batch, made.key, made.hyperparameters(0)).compile().as_text()
     reduced = re.findall(r"f32\[([\d,]*)\]", " ".join(re.findall(r" = (.*) all-reduce\(", text)))
     return {
         "convolutions": sorted(set(re.findall(r"f32\[(\d+),[\d,]+\]\S* convolution\(", text))),

@@ -19,6 +19,7 @@ from jaxclf.inference import predict as inference
 from jaxclf.metrics import summarize
 from jaxclf.models.trees import leaf_paths
 from jaxclf.training import fit as loop
+from jaxclf.training import shared
 
 PHASE = Phase("all", lrs=(0.02,) * 3, num_cycles=2)
 
@@ -168,6 +169,7 @@ def test_one_compile_per_step_function_and_phase(tiny, caplog):
     train, valid = loaders()
     model, variables = tiny
     inference._predict_step.cache_clear()  # an earlier test may have compiled it
+    shared.shared_step.cache_clear()
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         first = loop.fit(model, variables, dataclasses.replace(HEAD, num_cycles=2), train, valid)
         loop.fit(model, first.state.variables, PHASE, train, valid, phase_number=1)

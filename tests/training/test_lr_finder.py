@@ -13,7 +13,7 @@ from coloured import coloured
 
 from jaxclf.config import MODULES, Settings
 from jaxclf.data.loader import Loader
-from jaxclf.training import lr_finder
+from jaxclf.training import lr_finder, shared
 from jaxclf.training import program as phases
 from jaxclf.training.lr_curve import LRCurve, smooth_losses, stopping_point
 
@@ -22,7 +22,7 @@ def train_loader(count=50, batch_size=8) -> Loader:
     return Loader(coloured(count), batch_size=batch_size, image_size=32, train=True, presized=False)
 
 
-#: Rates too low to do harm, and rates that make it diverge; few different ones, because each is compiled anew.
+#: Rates too low to do harm, and rates that make it diverge.
 QUIET = {"high": 1e-3, "num_steps": 30}
 LOUD = {"high": 1e4, "num_steps": 40}
 
@@ -50,6 +50,7 @@ def watched(tiny):
     handler = logging.StreamHandler(log)
     logging.getLogger("jax").addHandler(handler)
     before = raw()
+    shared.shared_step.cache_clear()  # an earlier test may have compiled it
     with pytest.MonkeyPatch.context() as patch, jax.log_compiles():
         patch.setattr(
             lr_finder.jax, "device_get", lambda tree: (fetched.append((len(progress), len(tree))), original(tree))[1]
@@ -148,18 +149,13 @@ def test_the_reason_and_the_end_are_those_of_the_rule(watched, loud):
 
 
 def test_a_loss_that_is_not_finite_ends_the_test(tiny, monkeypatch):
-    original = phases.make_train_step
+    original, count = phases.Program.train_step, iter(range(100))
 
-    def make(*args, **kwargs):
-        step, count = original(*args, **kwargs), iter(range(100))
+    def wrapped(self, state, batch, key):
+        state, metrics = original(self, state, batch, key)
+        return state, {**metrics, "loss": metrics["loss"] if next(count) != 13 else np.float32("nan")}
 
-        def wrapped(state, batch, key):
-            state, metrics = step(state, batch, key)
-            return state, {**metrics, "loss": metrics["loss"] if next(count) != 13 else np.float32("nan")}
-
-        return wrapped
-
-    monkeypatch.setattr(phases, "make_train_step", make)
+    monkeypatch.setattr(phases.Program, "train_step", wrapped)
     found = find(tiny, **QUIET)
     assert found.reason == "the loss is nan at step 13" and len(found.lrs) == len(found.losses) == 13
     assert np.isfinite(found.smoothed).all()
@@ -168,19 +164,14 @@ def test_a_loss_that_is_not_finite_ends_the_test(tiny, monkeypatch):
 def test_the_reported_rates_are_those_of_the_optimizer(tiny, monkeypatch):
     """`group_lrs` against what the steps themselves report, at every step; a frozen group keeps its share."""
     reported = []
-    original = phases.make_train_step
+    original = phases.Program.train_step
 
-    def make(*args, **kwargs):
-        step = original(*args, **kwargs)
+    def wrapped(self, state, batch, key):
+        state, metrics = original(self, state, batch, key)
+        reported.append(metrics["lrs"])
+        return state, metrics
 
-        def wrapped(state, batch, key):
-            state, metrics = step(state, batch, key)
-            reported.append(metrics["lrs"])
-            return state, metrics
-
-        return wrapped
-
-    monkeypatch.setattr(phases, "make_train_step", make)
+    monkeypatch.setattr(phases.Program, "train_step", wrapped)
     found = find(tiny, lrs=(0.0004, 0.004, 0.04), frozen=MODULES[:3], **QUIET)
     np.testing.assert_allclose(np.array(jax.device_get(reported)), found.group_lrs, rtol=1e-5)
     np.testing.assert_allclose(found.group_lrs[:, :2], found.lrs[:, None] * [0.01, 0.1], rtol=1e-12)

@@ -11,6 +11,7 @@ from jaxclf.config import Phase, Settings
 from jaxclf.data.sources import ArrayDataset
 from jaxclf.training import program as phases
 from jaxclf.training.losses import focal_loss, make_loss
+from jaxclf.training.shared import make_mix
 
 STEPS = np.arange(40)
 
@@ -103,7 +104,7 @@ def test_the_loss_is_what_the_settings_say(settings, plain):
 
 
 def test_mixing_is_what_the_settings_say():
-    assert phases.make_mix(Settings()) is None
+    assert make_mix(Settings()) is None
     for settings, function, alpha in ((Settings(mixup=0.4), mixup, 0.4), (Settings(cutmix=1.0), cutmix, 1.0)):
-        mix = phases.make_mix(settings)
+        mix = make_mix(settings)
         assert mix.func is function and mix.keywords == {"alpha": alpha}

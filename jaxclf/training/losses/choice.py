@@ -22,8 +22,9 @@ from jaxclf.training.losses.functions import (
 #: Names `make_loss` knows: one class per example, or any number of labels per example.
 SINGLE_LABEL_LOSSES = ("softmax", "focal")
 MULTI_LABEL_LOSSES = ("sigmoid", "sigmoid_focal")
-#: (logits [b, c], targets float [b, c]) -> (losses float32 [b], weights float32 [b]); see `weighted_mean`.
-Loss = Callable[[ArrayLike, ArrayLike], tuple[jax.Array, jax.Array]]
+#: (logits [b, c], targets float [b, c]) -> (losses float32 [b], weights float32 [b]); see `weighted_mean`. Where class
+#: weights are no constants, they are its third argument.
+Loss = Callable[..., tuple[jax.Array, jax.Array]]
 
 
 def make_loss(
@@ -47,7 +48,8 @@ def make_loss(
       focal_alpha: in [0, 1], for "sigmoid_focal" only ("focal" takes `class_weights`).
 
     Returns:
-      A traceable function; its targets are float [b, c] (see `targets_from_labels`).
+      A traceable function; its targets are float [b, c] (see `targets_from_labels`). `class_weights` may be given to it
+      too, in place of those given here; then they may be traced.
 
     Raises:
       ValueError: for an unknown name, a value out of range, or one this loss has no use for.
@@ -67,7 +69,9 @@ def make_loss(
     class_weights = None if class_weights is None else check_class_weights(class_weights)
     pos_weight = None if pos_weight is None else check_class_weights(pos_weight, name="pos_weight")
 
-    def loss(logits: ArrayLike, targets: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    def loss(
+        logits: ArrayLike, targets: ArrayLike, class_weights: Weights | None = class_weights
+    ) -> tuple[jax.Array, jax.Array]:
         logits, targets = paired(logits, targets)
         weights = jnp.ones(targets.shape[:-1], jnp.float32)
         if name in SINGLE_LABEL_LOSSES and class_weights is not None:

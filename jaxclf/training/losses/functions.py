@@ -1,6 +1,7 @@
 """Losses per example, float32 [b]: of class numbers, of soft targets, and of several labels per picture."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -191,13 +192,17 @@ def check_ranges(*, label_smoothing: float = 0.0, gamma: float = 0.0, alpha: flo
         raise ValueError(f"focal alpha={alpha!r} must lie in [0, 1]")
 
 
-def check_class_weights(weights: Weights, num_classes: int | None = None, *, name: str = "class_weights") -> np.ndarray:
-    """`weights` as float32 [c]. Raises ValueError unless finite, >= 0, not all 0, and one per class."""
-    array = np.asarray(weights, np.float32)
+def check_class_weights(weights: Any, num_classes: int | None = None, *, name: str = "class_weights") -> Any:
+    """`weights` as float32 [c]. Raises ValueError unless finite, >= 0, not all 0, and one per class.
+
+    Of what is traced only the shape can be checked.
+    """
+    traced = isinstance(weights, jax.core.Tracer)
+    array: Any = weights if traced else np.asarray(weights, np.float32)
     if array.ndim != 1 or (num_classes is not None and len(array) != num_classes):
         wanted = "one number per class" if num_classes is None else f"{num_classes} numbers, one per class"
         raise ValueError(f"{name} of shape {array.shape} must be {wanted}")
-    if not np.isfinite(array).all() or (array < 0.0).any() or not array.any():
+    if not traced and (not np.isfinite(array).all() or (array < 0.0).any() or not array.any()):
         raise ValueError(f"{name}={array.tolist()} must be finite, at least 0, and not all 0")
     return array
 
