@@ -1,19 +1,26 @@
 """`jaxclf sweep`: which learning rate and weight decay for the head, by cross-validation on cached features."""
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from jaxclf.cli.arguments import DataArgument, SettingsFlags, UsageError, check_arch, command
+from jaxclf.cli.arguments import DataArgument, LeftOut, UsageError, check_arch, command, settings_without
 from jaxclf.cli.find_lr import check_folder, decoded, write_results
+from jaxclf.config import Settings
 
 #: What the command writes into its `out` folder.
 TABLE, PICTURE = "sweep.json", "sweep.png"
 FORMAT_VERSION = 1
 #: Rows of the table on the terminal.
 MAX_ROWS = 8
+#: What is looked for itself, and what these heads are trained without.
+UNUSED = (
+    *("weight_decay", "clip_norm", "accumulate", "ema_decay", "bn_frozen", "sampling", "mixup", "cutmix"),
+    *("lr_rule", "on_bad_valid_image", "tta_views", "threshold"),
+)
 
 
 @command
@@ -22,7 +29,8 @@ class Sweep:
 
     The body is frozen and photos are not augmented, so this answers for training the head alone. Every setting is
     trained from each seed and for each fold, and judged on the fold it has not seen, all within the training part of
-    DATA. The network is trained afterwards, with fit, by the numbers this prints.
+    DATA. The network is trained afterwards, by the command this prints: the head alone, since its rate is none for all
+    layers.
 
     Example: jaxclf sweep photos --arch resnet10t --weights tiny-imagenet --image-size 64
 
@@ -40,7 +48,7 @@ class Sweep:
     """
 
     data: DataArgument
-    settings: SettingsFlags
+    settings: Annotated[Settings, tyro.conf.OmitArgPrefixes, settings_without(*UNUSED), LeftOut(UNUSED)]
     lrs: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1)
     weight_decays: tuple[float, ...] = (0.0, 0.0001, 0.001, 0.01)
     heads: Annotated[
@@ -55,6 +63,7 @@ class Sweep:
     out: str = "sweep"
 
     def __call__(self) -> int:
+        from jaxclf._jax import enable_determinism
         from jaxclf.cli.terminal import Terminal
         from jaxclf.data.activations import ActivationDataset
         from jaxclf.data.devices import all_devices
@@ -64,6 +73,8 @@ class Sweep:
 
         settings = self.settings
         grid, training = self._parts()
+        if settings.deterministic:  # before anything is computed
+            enable_determinism()
         terminal = Terminal()
         folder = check_folder(self.data, Path(self.out))
         prepared = prepare(self.data, settings, terminal)
@@ -80,6 +91,8 @@ class Sweep:
             result = sweep_heads(cached, grid, dataclasses.replace(training, loss=loss), on_progress=progress)
         self._write(folder, result, grid)
         _show(terminal, result)
+        for line in self._advice(result):
+            terminal.note(line)
         for name in (TABLE, PICTURE):
             terminal.note(f"wrote {folder / name}")
         return 0
@@ -89,8 +102,6 @@ class Sweep:
         from jaxclf.training.sweep import HeadTraining, SweepGrid
 
         settings = self.settings
-        if settings.weight_decay:
-            raise UsageError("weight_decay is what is looked for; give --weight-decays to try")
         check_arch(settings.arch)
         try:
             grid = SweepGrid(
@@ -114,6 +125,26 @@ class Sweep:
         except ValueError as error:
             raise UsageError(str(error).replace("num_folds=", "folds=")) from error
         return grid, training
+
+    def _advice(self, result: Any) -> list[str]:
+        """How to train a head with the best setting, which is another command than for all layers."""
+        best, epochs = result.best_row, result.best_epochs
+        found = f"best, after {best.epochs:.3g} epochs: {best.head} head, rate {best.lr:.3g}, weight decay "
+        found += f"{best.weight_decay:.3g}"
+        if self.settings.weights == "none":
+            return [found, "no recipe of fit trains the head alone on a body from scratch; give --weights"]
+        chosen: dict[str, Any] = {"head": best.head, "weight_decay": best.weight_decay}
+        if best.head != "linear":
+            chosen["dropout"] = 0.0  # it is the linear head's
+        settings = dataclasses.replace(self.settings, **chosen)
+        own = ["--recipe", "head-only", "--lr", repr(best.lr), "--epochs", str(epochs)]
+        words = ["jaxclf", "fit", self.data, "--out", str(Path(self.out) / "run"), *own, *_flags(settings)]
+        early = ", whose cosine is as long as the best heads took" if epochs < self.epochs else ""
+        return [
+            f"{found}; a network with such a head is trained by the following{early}. The rate is the head's alone, "
+            "and none for all layers: other recipes find theirs",
+            f"  {shlex.join(words)}",
+        ]
 
     def _write(self, folder: Path, result: Any, grid: Any) -> None:
         from jaxclf.plots import plot_sweep
@@ -155,6 +186,17 @@ def pooled_features(model: Any, variables: Any, loader: Any, on_progress: Any) -
     return np.asarray(found.rows(np.arange(len(found)))), found.labels
 
 
+def _flags(settings: Settings) -> list[str]:
+    """The flags that make these settings of the defaults."""
+    words: list[str] = []
+    for field in dataclasses.fields(Settings):
+        value = getattr(settings, field.name)
+        if value != field.default:
+            flag = f"--{field.name.replace('_', '-')}"
+            words += [flag] if value is True else [flag, str(value)]
+    return words
+
+
 def _plain(values: Any) -> Any:
     """Figures as JSON holds them, which has no infinity: what diverged is null."""
     import numpy as np
@@ -186,10 +228,6 @@ def _show(terminal: Any, result: Any) -> None:
         f"means over {seeds} seeds and {folds} folds, ± their standard error over folds; figures of the settings, not "
         "of a finished network, and the best of many looks a little better than it is"
     )
-    others, best = len(result.close) - 1, result.best_row
+    others = len(result.close) - 1
     if others:
         terminal.note(f"{others} others of {len(result.rows)} settings lie within one standard error of the best")
-    terminal.note(
-        f"best, after {best.epochs:.3g} epochs: fit with --head {best.head} --lr {best.lr:.3g} --weight-decay "
-        f"{best.weight_decay:.3g}"
-    )

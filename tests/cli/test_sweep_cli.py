@@ -1,6 +1,8 @@
 """`jaxclf sweep` and its picture: what they print, write and draw, and how they fail."""
 
+import dataclasses
 import json
+import shlex
 import shutil
 
 import numpy as np
@@ -8,11 +10,14 @@ import pytest
 from commands import FAST, fails, run, snapshot
 from PIL import Image
 
-from jaxclf.cli import sweep
+from jaxclf.cli import commands, sweep, usage
 from jaxclf.cli.sweep import pooled_features
+from jaxclf.config import MODULES
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ImageFolder
 from jaxclf.plots import plot_sweep
+from jaxclf.schedules import cosine
+from jaxclf.training.program import phase_schedule
 from jaxclf.training.sweep import Sweep, SweepRow
 
 pytestmark = pytest.mark.usefixtures("small10t")
@@ -20,11 +25,15 @@ NET = FAST[:-2]  # without the epochs
 SMALL = ["--lrs", "0.003", "0.1", "--weight-decays", "0", "0.001", "--seeds", "2", "--folds", "2", "--epochs", "3"]
 
 
+def pretrained(weights_file):
+    return [weights_file if word == "none" else word for word in NET]
+
+
 @pytest.fixture(scope="module")
-def swept(photos, tmp_path_factory):
+def swept(photos, weights_file, tmp_path_factory):
     out = tmp_path_factory.mktemp("sweep") / "new" / "folder"
     before = snapshot(photos)
-    assert run("sweep", photos, "--out", out, *NET, *SMALL) == 0
+    assert run("sweep", photos, "--out", out, *pretrained(weights_file), *SMALL) == 0
     assert snapshot(photos) == before
     return out
 
@@ -44,15 +53,71 @@ def test_it_writes_the_table_and_a_picture_of_it(swept, photos):
         assert min(picture.size) > 300 and len(set(picture.convert("L").tobytes())) > 10
 
 
-def test_it_prints_the_best_few_and_what_to_give_to_fit(swept, photos, tmp_path, capsys):
-    assert run("sweep", photos, "--out", tmp_path, *NET, *SMALL) == 0
+def test_it_prints_the_best_few_and_how_to_go_on(swept, photos, weights_file, tmp_path, capsys):
+    assert run("sweep", photos, "--out", tmp_path, *pretrained(weights_file), *SMALL) == 0
     printed = capsys.readouterr().out
     data = json.loads((tmp_path / "sweep.json").read_text())
     assert data == json.loads((swept / "sweep.json").read_text()), "the same flags, the same figures"
     best = data["rows"][data["best"]]
     assert f"{best['loss']:.4f}" in printed
-    assert f"--head linear --lr {best['lr']:.3g} --weight-decay {best['weight_decay']:.3g}" in printed
+    recipe, out = followed(printed)
+    (phase,) = recipe.phases
+    assert out == str(tmp_path / "run") and recipe.settings.weights == str(weights_file)
+    assert (phase.lrs[-1], recipe.settings.weight_decay) == (best["lr"], best["weight_decay"])
     assert "figures of the settings" in printed and f"wrote {tmp_path / 'sweep.json'}" in printed
+
+
+def followed(printed):
+    """The recipe and RUN of the command that a sweep ends with."""
+    (line,) = (line for line in printed.splitlines() if line.startswith("  jaxclf fit "))
+    fit = usage.parse(commands.COMMANDS, "jaxclf", "", shlex.split(line)[1:])
+    return fit._recipe(), fit.out
+
+
+#: What is typed beside the rates, and which setting of fit it must become.
+CHOICES = [
+    ([], {}),
+    (["--seed", "3", "--optimizer", "adamw", "--momentum", "0.8", "--batch-size", "16"], {}),
+    (["--loss", "focal", "--focal-gamma", "1.5", "--class-weights", "balanced", "--label-smoothing", "0.1"], {}),
+    (["--head", "concat", "--precision", "bfloat16", "--resize", "squish"], {}),
+    (["--dropout", "0.25", "--valid-fraction", "0.3", "--deterministic", "--cache", "none"], {}),
+    (["--heads", "linear", "concat", "--dropout", "0.25"], {"head": "concat", "dropout": 0.0}),
+]
+
+
+@pytest.mark.parametrize(("typed", "winners"), CHOICES, ids=lambda value: " ".join(value))
+def test_the_command_has_the_settings_of_the_winner(typed, winners):
+    """Digit by digit, for the head alone, along one cosine."""
+    words = ["sweep", "my photos", "--weights", "w.pth", "--out", "a sweep", "--image-size", "64", *typed]
+    given = usage.parse(commands.COMMANDS, "jaxclf", "", words)
+    head = winners.get("head", given.settings.head)
+    best = SweepRow(head, 0.0012345678, 1e-7 / 3, 0.5, 0.1, 0.9, 0.1, 20.0)
+    said = given._advice(table(np.ones((1, 1)))._replace(rows=(best,), best=0, best_epochs=20))
+    recipe, out = followed("\n".join(said))
+    assert recipe.settings == dataclasses.replace(given.settings, weight_decay=best.weight_decay, **winners)
+    (phase,) = recipe.phases
+    assert phase.frozen == MODULES[:-1] and phase.cut == "pooled" and out == "a sweep/run"
+    assert (phase.lrs[-1], phase.num_cycles, phase.cycle_epochs) == (best.lr, 1, 20)
+    schedule, num_steps = phase_schedule(phase, 3)
+    expected = cosine(num_steps)
+    np.testing.assert_allclose([schedule(step) for step in range(60)], [expected(step) for step in range(60)])
+    assert "none for all layers" in said[0] and "as long as" not in said[0]
+
+
+def test_patience_and_random_bodies_have_their_own_sentence():
+    words = ["sweep", "photos", "--weights", "w.pth", "--patience", "2"]
+    result = table(np.ones((1, 1)))._replace(best=0, best_epochs=7)
+    said = usage.parse(commands.COMMANDS, "jaxclf", "", words)._advice(result)
+    assert "cosine is as long as the best heads took" in said[0] and "--epochs 7" in said[1]
+    words[3] = "none"
+    said = usage.parse(commands.COMMANDS, "jaxclf", "", words)._advice(result)
+    assert said[1] == "no recipe of fit trains the head alone on a body from scratch; give --weights"
+
+
+@pytest.mark.parametrize("name", sweep.UNUSED)
+def test_what_would_change_nothing_is_no_flag(name, photos, tmp_path, capsys):
+    flag = f"--{name.replace('_', '-')}"
+    fails(capsys, "sweep", photos, "--out", tmp_path, flag, "0.4", mentions=[f"{flag} is not a flag"], code=2)
 
 
 def test_features_are_those_of_the_whole_network(photos, tiny):
