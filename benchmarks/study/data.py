@@ -21,7 +21,7 @@ def check_split(folder: Path) -> Path:
     """A folder of photos with the two parts that both sides read."""
     if not all((folder / part).is_dir() for part in ("train", "valid")):
         raise SystemExit(
-            f"error: {folder} has no train/ and valid/; name one that has, or their parent: --set data=PATH"
+            f"error: no {folder}/train and {folder}/valid; `--set name=. --set data=DATA` takes DATA's own"
         )
     return folder
 

@@ -104,6 +104,6 @@ class Fall(NamedTuple):
 
 
 def fall(final: Scores, steps: Sequence[tuple[str, Scores]]) -> Fall:
-    """What a run ended with, against the step with the lowest loss, picture by picture."""
+    """What a run, [n], or runs of several seeds, [s, n], ended with, against the step with the lowest loss."""
     name, best = min(steps, key=lambda step: float(step[1].losses.mean()))
-    return Fall(name, difference(best.losses[None], final.losses[None]))
+    return Fall(name, difference(np.atleast_2d(best.losses), np.atleast_2d(final.losses)))

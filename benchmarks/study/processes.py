@@ -54,7 +54,7 @@ def run_process(
     `environment` changes this process's own; None takes a variable away.
 
     Raises:
-      RuntimeError: with the log's last lines, if the program fails.
+      RuntimeError: with the log's last line, if the program fails.
     """
     changed = {**os.environ, **environment}
     variables = {name: value for name, value in changed.items() if value is not None}
@@ -65,8 +65,8 @@ def run_process(
     seconds = time.perf_counter() - clock
     own, after = _child_seconds() - own, _machine_seconds()
     if status:
-        last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
-        raise RuntimeError(f"{command[0]} ended with {status}; {log} ends: " + " | ".join(last))
+        last = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[-1]
+        raise RuntimeError(f"{Path(command[0]).name} ended with {status}, see {log}: {last}")
     return {
         "seconds": seconds,
         "processor": own,

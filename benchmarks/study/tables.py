@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from study.judge import Choice, Fall, Scores, difference, fall, halves, judge, score
+from study.judge import Choice, Scores, difference, fall, halves, judge, score
 from study.processes import DISTURBED
 from study.said import Said
 
@@ -23,7 +23,7 @@ class Turn(NamedTuple):
       final: what each picture scores at the end, by choices that did not see it.
       steps: (name, what each picture scores) after each step, in their order.
       choices: the states that the two halves chose, and whether with test-time augmentation.
-      fall: against the run's own best step.
+      own: (name, scores) of what the run may end with: its phases' ends, and the last with test-time augmentation.
     """
 
     record: Mapping[str, Any]
@@ -32,14 +32,14 @@ class Turn(NamedTuple):
     final: Scores
     steps: list[tuple[str, Scores]]
     choices: tuple[tuple[str, bool], ...]
-    fall: Fall | None
+    own: list[tuple[str, Scores]]
 
 
 def judged_turn(said: Said, record: Mapping[str, Any]) -> Turn:
     """Judges what a turn has said; a side with a single state chooses nothing, and is taken with its augmentation."""
     plain, augmented = score(said.plain, said.labels), score(said.augmented, said.labels)
     if len(said.names) == 1 and (said.plain == said.augmented).all():
-        return Turn(record, said.files, said.labels, augmented.of(0), [], (), None)
+        return Turn(record, said.files, said.labels, augmented.of(0), [], (), [])
     first_half = halves(said.labels)
     final, choices = judge(plain, augmented, first_half)
     chosen, _ = judge(plain, plain, first_half)
@@ -50,7 +50,7 @@ def judged_turn(said: Said, record: Mapping[str, Any]) -> Turn:
         return str(said.names[choice.state]), choice.augmented
 
     own = [*ends, ("test-time augmentation", augmented.of(len(said.names) - 1))]
-    return Turn(record, said.files, said.labels, final, steps, tuple(map(named, choices)), fall(final, own))
+    return Turn(record, said.files, said.labels, final, steps, tuple(map(named, choices)), own)
 
 
 def check_same(sides: Mapping[str, Mapping[int, Turn]]) -> None:
@@ -78,17 +78,40 @@ def figures(sides: Mapping[str, Mapping[int, Turn]], turns: int) -> dict[str, An
     found["pairs"] = [pair for after, before in pairs if (pair := _pair(sides, after, before))]
     found["steps"] = _steps(list(mine.values()))
     found["fastai steps"] = _own_steps(list(sides.get("fastai", {}).values()))
-    found["runs"] = {
-        str(seed): {
-            "choices": [list(choice) for choice in turn.choices],
-            "best step": turn.fall.step,
-            "loss over it": list(turn.fall.loss),
-            "clearly worse": turn.fall.clear,
-        }
-        for seed, turn in mine.items()
-        if turn.fall is not None
-    }
+    found["runs"] = {str(seed): _run(turn) for seed, turn in mine.items() if turn.own}
+    found["end"] = _end([turn for turn in mine.values() if turn.own])
     return found
+
+
+def _run(turn: Turn) -> dict[str, Any]:
+    """What a run chose, and how far its end is from its best step, which hindsight names."""
+    found = fall(turn.final, turn.own)
+    choices = [list(choice) for choice in turn.choices]
+    return {
+        "choices": choices,
+        "best step": found.step,
+        "loss over it": list(found.loss),
+        "clearly worse": found.clear,
+    }
+
+
+def _end(turns: Sequence[Turn]) -> dict[str, Any]:
+    """The same of all runs together: the step that is best over the seeds, and the end against it."""
+    if not turns:
+        return {}
+    over_seeds = [
+        (name, Scores(*(np.stack([getattr(turn.own[k][1], field) for turn in turns]) for field in Scores._fields)))
+        for k, (name, _) in enumerate(turns[0].own)
+    ]
+    ends = Scores(*(np.stack([getattr(turn.final, field) for turn in turns]) for field in Scores._fields))
+    found = fall(ends, over_seeds)
+    worse = sum(fall(turn.final, turn.own).clear for turn in turns)
+    return {
+        "best step": found.step,
+        "loss over it": list(found.loss),
+        "clearly worse": found.clear,
+        "runs worse": worse,
+    }
 
 
 def _side(side: Mapping[int, Turn]) -> dict[str, Any]:
@@ -192,12 +215,18 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield "  steps of fastai (its own figures)"
     for step in found["fastai steps"]:
         yield f"    {step['name']:40s} {step['loss']:.4f} ({step['accuracy']:.4f})  {step['seconds']:.1f} s"
-    yield "  runs of ours"
+    yield "  runs of ours: the end, by choices of the other half, against the best step, by hindsight"
     for seed, run in found["runs"].items():
         choices = ", ".join(f"{state}{' + augmentation' * augmented}" for state, augmented in run["choices"])
-        verdict = "WORSE than" if run["clearly worse"] else "not clearly worse than"
-        loss = _pm(run["loss over it"])
-        yield f"    seed {seed}: {verdict} its best step, {run['best step']}: {loss}; chose {choices}"
+        yield f"    seed {seed}: {_verdict(run)}; chose {choices}"
+    if found["end"]:
+        worse = f"{found['end']['runs worse']} of {len(found['runs'])} runs worse"
+        yield f"    all seeds: {_verdict(found['end'])}; {worse}"
+
+
+def _verdict(run: Mapping[str, Any]) -> str:
+    words = "WORSE than" if run["clearly worse"] else "not clearly worse than"
+    return f"{words} {run['best step']}: {_pm(run['loss over it'])}"
 
 
 def _pm(estimate: Sequence[float]) -> str:
