@@ -13,7 +13,7 @@ from jaxclf.run import phase as phases
 from jaxclf.run.observer import Observer
 from jaxclf.run.recipes import BODY, DEFAULT_LR, RECIPES, default_lr, eight_steps, fine_tune, two_phase
 from jaxclf.run.run import run_recipe
-from jaxclf.training import program
+from jaxclf.training import program, shared
 from jaxclf.training.lr_curve import LRCurve, growing_lrs
 
 #: Recipes that can start from scratch.
@@ -86,7 +86,7 @@ def test_the_plan_says_what_mixes(mix, text):
 
 def test_a_run_mixes_where_it_sees_pictures(photos, tmp_path, small10t, monkeypatch):
     """And only there: the phase on cached activations runs without, and the run says so."""
-    mixes, notes, original = [], [], program.make_train_step
+    mixes, notes, original = [], [], shared.make_train_step
 
     class Notes(Observer):
         def note(self, text):
@@ -98,7 +98,8 @@ def test_a_run_mixes_where_it_sees_pictures(photos, tmp_path, small10t, monkeypa
             raise ValueError("enough seen")
         return original(*args, **options)
 
-    monkeypatch.setattr(program, "make_train_step", watched)
+    shared.shared_step.cache_clear()  # an earlier test may have made them
+    monkeypatch.setattr(shared, "make_train_step", watched)
     settings = Settings(arch=small10t, weights="none", image_size=32, batch_size=8, tta_views=0, mixup=0.4)
     with pytest.raises(ValueError, match="enough seen"):
         run_recipe(photos, tmp_path / "run", Recipe(settings, (CACHED, SEEN)), observer=Notes())
