@@ -1,8 +1,12 @@
 """`jaxclf fit --recipe RUN/recipe.json` repeats a run, also one whose rates were found."""
 
+import collections
 import dataclasses
 import json
+import logging
+import re
 
+import jax
 import numpy as np
 import pytest
 from commands import run
@@ -11,6 +15,7 @@ from jaxclf import report
 from jaxclf.config import Settings, to_json
 from jaxclf.run.recipes import eight_steps
 from jaxclf.training import lr_finder
+from jaxclf.training.shared import shared_step
 
 SETTINGS = Settings(arch="small10t", image_size=32, batch_size=8, tta_views=0)
 
@@ -24,15 +29,21 @@ def short(tmp_path, weights_file):
     return tmp_path / "short.json"
 
 
-def test_a_run_of_eight_steps_is_repeated_to_the_bit(photos, short, tmp_path, monkeypatch):
+def test_a_run_of_eight_steps_is_repeated_to_the_bit(photos, short, tmp_path, monkeypatch, caplog):
+    """And its two networks (the head on pictures; all layers) are compiled once over finder, phase and runs."""
+    shared_step.cache_clear()
     monkeypatch.setattr(lr_finder, "FINDER_STEPS", (20, 20))
     monkeypatch.setattr(report, "write_report", lambda *args, **kwargs: None)  # not what is looked at here
-    assert run("fit", photos, "--out", tmp_path / "first", "--recipe", short) == 0
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        assert run("fit", photos, "--out", tmp_path / "first", "--recipe", short) == 0
     recipe = json.loads((tmp_path / "first" / "recipe.json").read_text())
     assert [phase["lr_from"] for phase in recipe["phases"]] == ["given"] * 3
     found = json.loads((tmp_path / "first" / "summary.json").read_text())["rates"]
     assert [rate["phase"] for rate in found] == ["head, precomputed", "all layers"]
-    assert run("fit", photos, "--out", tmp_path / "again", "--recipe", tmp_path / "first" / "recipe.json") == 0
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        assert run("fit", photos, "--out", tmp_path / "again", "--recipe", tmp_path / "first" / "recipe.json") == 0
+    compiled = collections.Counter(re.findall(r"Compiling jit\((\w+)\)", caplog.text))
+    assert compiled["train_step"] == 2, compiled
     for name in ("recipe.json", "metrics.jsonl"):
         assert (tmp_path / "again" / name).read_text() == (tmp_path / "first" / name).read_text()
     with (
