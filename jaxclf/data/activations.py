@@ -154,8 +154,8 @@ class ActivationLoader(EpochLoader[ActivationBatches]):
     Args:
       dataset: from `jaxclf.extract_features`.
       batch_size: rows per batch.
-      train: shuffled by `epoch_order(seed, k)`, the last incomplete batch dropped (unless the set is smaller than one
-        batch, which is then padded); otherwise in the source's order, the last batch padded and masked.
+      train: shuffled by `epoch_order(seed, k)`, every example in each epoch, in ceil(n / batch_size) batches of equally
+        many examples but for one, padded and masked; otherwise in the source's order, only the last batch padded.
       seed: of the order, and of which view of a bank is shown when.
       sampling: "shuffle", or "balanced": classes equally often, with repetition (`jaxclf.data.order.balanced_order`).
       augmented: each epoch shows one view per example, drawn at random (`jaxclf.data.order.epoch_views`); otherwise the

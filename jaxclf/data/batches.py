@@ -63,12 +63,12 @@ class EpochLoader(Generic[BatchIterator]):
 
     def __len__(self) -> int:
         """Batches per epoch."""
-        return num_batches(len(self.kept), self.batch_size, train=self.train)
+        return num_batches(len(self.kept), self.batch_size)
 
     @property
     def num_examples(self) -> int:
-        """Examples of one epoch, over all shards (a training epoch leaves out the incomplete last batch)."""
-        return min(len(self) * self.batch_size, len(self.kept))
+        """Examples of one epoch, over all shards."""
+        return len(self.kept)
 
     def epoch_positions(self, epoch: int) -> np.ndarray:
         """int32 [batches, batch_size]: positions in `kept` of what the batches of an epoch hold, -1 for padding."""
@@ -78,7 +78,7 @@ class EpochLoader(Generic[BatchIterator]):
             order = balanced_order(self.seed, epoch, self.labels, len(self.classes))
         else:
             order = epoch_order(self.seed, epoch, len(self.kept))
-        return batch_order(order, self.batch_size, train=self.train)
+        return batch_order(order, self.batch_size, even=self.train)
 
     def order(self, epoch: int) -> np.ndarray:
         """int32 [batches * batch size]: positions in the data source (of this shard's rows), -1 for padding."""

@@ -110,8 +110,8 @@ class Loader(EpochLoader[Batches]):
       dataset: any `DataSource`.
       batch_size: rows per batch, over all shards.
       image_size: side of the network's input in pixels.
-      train: shuffled by `epoch_order(seed, k)`, the last incomplete batch dropped (unless the set is smaller than one
-        batch, which is then padded); otherwise in the source's order, the last batch padded and masked.
+      train: shuffled by `epoch_order(seed, k)`, every example in each epoch, in ceil(n / batch_size) batches of equally
+        many examples but for one, padded and masked; otherwise in the source's order, only the last batch padded.
       seed: of the order.
       preprocess: mean, interpolation, crop fraction, resize; its `image_size` is replaced by `image_size`.
       presized: hand out pictures a little larger than the input, for augmentation on the device; default: as `train`.

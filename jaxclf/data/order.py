@@ -85,25 +85,38 @@ def balanced_order(seed: int, epoch: int, labels: np.ndarray, num_classes: int) 
     return members[first[drawn] + within].astype(np.int32)
 
 
-def num_batches(num_examples: int, batch_size: int, *, train: bool) -> int:
-    """Batches per epoch: in training the incomplete last batch is left out, unless it is the only one.
+def num_batches(num_examples: int, batch_size: int) -> int:
+    """Batches per epoch, ceil(n / b): nothing is left out.
 
-    >>> num_batches(10, 4, train=True), num_batches(10, 4, train=False), num_batches(3, 4, train=True)
-    (2, 3, 1)
+    >>> num_batches(10, 4), num_batches(8, 4), num_batches(3, 4)
+    (3, 2, 1)
     """
-    full, rest = divmod(num_examples, batch_size)
-    return max(full, 1) if train else full + bool(rest)
+    return -(-num_examples // batch_size)
 
 
-def batch_order(order: np.ndarray, batch_size: int, *, train: bool) -> np.ndarray:
-    """An epoch's order, int32 [n], cut or padded (with `PADDING`) to whole batches: int32 [num_batches, batch_size].
+def batch_order(order: np.ndarray, batch_size: int, *, even: bool) -> np.ndarray:
+    """An epoch's order, int32 [n], padded (with `PADDING`) to whole batches: int32 [num_batches, batch_size].
 
-    >>> batch_order(np.arange(5, dtype=np.int32), 3, train=False).tolist()
-    [[0, 1, 2], [3, 4, -1]]
+    Args:
+      order: what the epoch shows; the rows of all batches but the padding are this, in this order.
+      batch_size: rows of each batch.
+      even: False fills up every batch but the last. True, for training, deals the padding out: batches differ by one
+        real row at most, and so do equal parts of a batch (of devices, of accumulation). A last batch of one or two
+        would have no statistics to speak of for BatchNorm, and be as long a step as any other.
+
+    >>> batch_order(np.arange(5, dtype=np.int32), 4, even=False).tolist()
+    [[0, 1, 2, 3], [4, -1, -1, -1]]
+    >>> batch_order(np.arange(5, dtype=np.int32), 4, even=True).tolist()
+    [[0, 1, 2, -1], [3, -1, 4, -1]]
     """
-    total = num_batches(len(order), batch_size, train=train) * batch_size
-    padding = np.full(max(total - len(order), 0), PADDING, np.int32)
-    return np.concatenate([order, padding])[:total].reshape(-1, batch_size)
+    count = num_batches(len(order), batch_size)
+    batches = np.full((count, batch_size), PADDING, np.int32)
+    if not even:
+        batches.reshape(-1)[: len(order)] = order
+        return batches
+    for batch, rows in zip(batches, np.array_split(order, max(count, 1)), strict=False):
+        batch[np.arange(len(rows)) * batch_size // max(len(rows), 1)] = rows
+    return batches
 
 
 def epoch_views(seed: int, epoch: int, num_examples: int, num_views: int) -> np.ndarray:

@@ -184,7 +184,7 @@ def phase_costs(recipe: Recipe, num_train: int, num_classes: int, *, num_valid: 
             raise ValueError(f"{name}={value} must be at least {least}")
     settings = recipe.settings
     model = create_classifier(settings.arch, num_classes, head=settings.head)  # FLOPs are the same in any precision
-    steps = num_batches(num_train, settings.batch_size, train=True)
+    steps = num_batches(num_train, settings.batch_size)
     one_step = functools.cache(functools.partial(step_flops, model, batch_size=settings.batch_size))
     picture = functools.cache(functools.partial(forward_flops, model))
     unit = steps * one_step(image_size=settings.image_size)

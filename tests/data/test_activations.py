@@ -34,7 +34,7 @@ LABELS = np.arange(21) % 3
 CLASSES = ("a", "b", "c")
 
 
-def image_loader(train=True, count=43, **kwargs) -> Loader:
+def image_loader(train=True, count=37, **kwargs) -> Loader:
     options = {"presized": False, "num_threads": 2, "seed": 3, **kwargs}
     return Loader(coloured(count, seed=int(not train)), batch_size=8, image_size=32, train=train, **options)
 
@@ -105,7 +105,7 @@ def test_a_loader_goes_on_where_it_was_and_stops_when_told():
     batches = own.epoch(1)
     next(batches)
     rest = list(own.restore(batches.state))
-    assert len(rest) == 1
+    assert len(rest) == 2
     assert all(np.array_equal(a, b) for a, b in zip(next(batches), rest[0], strict=True))
     batches = own.epoch(1)
     batches.close()
@@ -169,10 +169,11 @@ def test_each_epoch_shows_one_view_per_picture_drawn_at_random():
     own = pooled_loader(3)
     shown = np.zeros((60, 21), int)
     for epoch in range(60):
-        positions, rows = (values.reshape(-1) for values in own.epoch_rows(epoch))
-        assert (rows // 3 == positions).all()
+        positions, rows = own.epoch_rows(epoch)
+        rows, positions = rows[positions >= 0], positions[positions >= 0]
+        assert (rows // 3 == positions).all() and len(rows) == 21
         shown[epoch, positions] = rows % 3
-    counts = np.bincount(np.concatenate([own.epoch_rows(epoch)[1].reshape(-1) % 3 for epoch in range(60)]))
+    counts = np.bincount(shown.reshape(-1))
     assert (np.abs(counts / counts.sum() - 1 / 3) < 0.05).all()
     assert len(np.unique(shown, axis=0)) == 60
     assert not (own.epoch_rows(0)[1] % 3 == pooled_loader(3, seed=1).epoch_rows(0)[1] % 3).all()

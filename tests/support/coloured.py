@@ -18,6 +18,6 @@ def coloured(count: int, seed: int = 0) -> ArrayDataset:
     return ArrayDataset(np.clip(np.eye(3)[labels][:, None, None] * 120 + 60 + noise, 0, 255).astype(np.uint8), labels)
 
 
-def loaders(presized=True, count=50):
+def loaders(presized=True, count=46):
     train = Loader(coloured(count), batch_size=8, image_size=IMAGE_SIZE, train=True, presized=presized)
     return train, Loader(coloured(19, seed=1), batch_size=8, image_size=IMAGE_SIZE, train=False)

@@ -54,7 +54,7 @@ def coloured(count, seed=0):
     return ArrayDataset(np.clip(np.eye(3)[labels][:, None, None] * 40 + 100 + noise, 0, 255).astype(np.uint8), labels)
 
 
-TRAIN = Loader(coloured(85), batch_size=16, image_size=IMAGE_SIZE, train=True)
+TRAIN = Loader(coloured(80), batch_size=16, image_size=IMAGE_SIZE, train=True)
 VALID = Loader(coloured(13, seed=1), batch_size=8, image_size=IMAGE_SIZE, train=False)
 
 

@@ -18,7 +18,7 @@ from jaxclf.training import program as phases
 from jaxclf.training.lr_curve import LRCurve, smooth_losses, stopping_point
 
 
-def train_loader(count=50, batch_size=8) -> Loader:
+def train_loader(count=48, batch_size=8) -> Loader:
     return Loader(coloured(count), batch_size=batch_size, image_size=32, train=True, presized=False)
 
 
@@ -179,12 +179,14 @@ def test_the_reported_rates_are_those_of_the_optimizer(tiny, monkeypatch):
 
 
 def test_the_data_come_as_often_as_needed_in_an_order_of_their_own():
-    loader = train_loader(count=26)  # three batches an epoch
+    loader = train_loader(count=22)  # three batches an epoch
     seen = [batch.index for batch in lr_finder._recycled(loader, 0, 7)]
     assert len(seen) == 7
-    assert all(len(set(np.concatenate(seen[i : i + 3]).tolist())) == 24 for i in (0, 3)), "no picture twice in an epoch"
+    for i in (0, 3):
+        real = np.concatenate(seen[i : i + 3])
+        assert sorted(real[real >= 0]) == list(range(22)), "each picture once in an epoch"
     for epoch in range(3):
-        assert not np.array_equal(loader.order(epoch)[:24], np.concatenate(seen[:3])), "not the order of a run's epoch"
+        assert not np.array_equal(loader.order(epoch), np.concatenate(seen[:3])), "not the order of a run's epoch"
     other = [batch.index for batch in lr_finder._recycled(loader, 1, 3)]
     assert not np.array_equal(np.concatenate(other), np.concatenate(seen[:3]))
 

@@ -54,7 +54,7 @@ def alone(program: Program, examples: Examples, lr: float, decay: float, seed: i
     training, head, loss_of = program.training, program.head, program.training.loss_function()
     variables = init_head(head, jax.random.key(seed), examples.features.shape[1])
     params, stats = variables["params"], variables["batch_stats"]
-    steps = NUM // training.batch_size
+    steps = -(-NUM // training.batch_size)
     optimizer = make_optimizer(
         {"head": params},
         cosine(training.epochs * steps),
@@ -80,7 +80,7 @@ def alone(program: Program, examples: Examples, lr: float, decay: float, seed: i
     mask = (examples.folds != fold).astype(np.float32)
     for epoch in range(training.epochs):
         order = epoch_order(seed if training.own_order else training.order_seed, epoch, NUM)
-        for batch in order[: steps * training.batch_size].reshape(steps, -1):
+        for batch in np.array_split(order, steps):
             params, stats, state = step(
                 params, stats, state, examples.features[batch], examples.targets[batch], mask[batch]
             )

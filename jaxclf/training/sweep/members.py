@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.data.order import num_batches
 from jaxclf.models import ConcatHead, LinearHead, init_head
 from jaxclf.models.trees import Tree
 from jaxclf.training.losses import make_loss
@@ -48,8 +49,8 @@ class Program(NamedTuple):
     training: HeadTraining
 
     def num_steps(self, num_examples: int) -> int:
-        """Steps of an epoch, as a training `Loader` has them: without the incomplete last batch, but at least one."""
-        return max(num_examples // self.training.batch_size, 1)
+        """Steps of an epoch, as a training `Loader` has them."""
+        return num_batches(num_examples, self.training.batch_size)
 
     def bytes_per_member(self, width: int) -> int:
         """An estimate, rather too high, of the memory that one member takes while it trains on [n, width] features."""

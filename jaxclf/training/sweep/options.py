@@ -61,7 +61,7 @@ class HeadTraining:
 
     Attributes:
       epochs: passes over the data.
-      batch_size: examples per step, held-out ones among them; the incomplete last batch of an epoch is left out.
+      batch_size: examples per step, held-out ones among them; batches of an epoch differ by one example at most.
       optimizer, momentum: as for `make_optimizer`.
       patience: a head stops after so many epochs without a new lowest held-out loss, and is judged at its best epoch:
         which flatters it a little, since the same examples chose the epoch. None judges all after the last epoch.

@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from jaxclf._progress import OnProgress, silent
 from jaxclf.data.devices import fetch, place, replicated, sharded
-from jaxclf.data.order import epoch_order
+from jaxclf.data.order import batch_order, epoch_order
 from jaxclf.models import init_head
 from jaxclf.models.trees import Tree
 from jaxclf.schedules import cosine
@@ -116,12 +116,9 @@ def _optimizer(program: Program, rate: Any) -> optax.GradientTransformation:
 def orders(program: Program, members: Members, epoch: int, number: int) -> np.ndarray:
     """Rows of the epoch's batches: int32 [steps, b], or [steps, m, b] where each seed has its own; -1 for padding."""
     training = program.training
-    total = program.num_steps(number) * training.batch_size
 
     def batches(seed: int) -> np.ndarray:
-        order = epoch_order(seed, epoch, number)[:total]
-        order = np.concatenate([order, np.full(total - len(order), -1, np.int32)])
-        return order.reshape(-1, training.batch_size)
+        return batch_order(epoch_order(seed, epoch, number), training.batch_size, even=True)
 
     if not training.own_order:
         return batches(training.order_seed)
