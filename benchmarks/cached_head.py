@@ -1,9 +1,9 @@
 """What do epochs of a linear head on stored features take, beside torch and scikit-learn?
 
 Against torch: both sides keep float32 features in memory, plain SGD with Nesterov momentum, shuffled batches of 64, of
-which torch's last one is smaller and jaxclf's are even; every time ends when the loss is on the host. torch indexes tensors or reads a DataLoader.
-Wanted: 4 and 8 times their speed. Against scikit-learn's LogisticRegression
-without penalty: seconds, with compilation, until jaxclf's mean loss is within 1 % of that.
+which torch's last one is smaller and jaxclf's are even; every time ends when the loss is on the host. torch indexes
+tensors or reads a DataLoader. Wanted: 4 and 8 times their speed. Against scikit-learn's LogisticRegression without
+penalty: seconds, with compilation, until jaxclf's mean loss is within 1 % of that.
 """
 
 import dataclasses

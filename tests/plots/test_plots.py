@@ -180,11 +180,11 @@ def test_training_batch_is_what_the_train_step_gives_the_network(loader):
     key = jax.random.key(7)
     step = make_train_step(spy, optimizer, preprocess=loader.preprocess, augment=make_augment("side_on", 24))
     params = {"body": {}, "head": {"scale": jnp.ones(())}}
-    state = dataclasses.replace(create_train_state({"params": params, "batch_stats": {}}, optimizer), step=jnp.int32(4))
+    state = dataclasses.replace(create_train_state({"params": params, "batch_stats": {}}, optimizer), step=jnp.int32(5))
     given_batch = list(loader.epoch(1))[1]
     jax.block_until_ready(step(state, given_batch, key))
     jax.effects_barrier()
-    ours = plots.training_batch(loader, "side_on", key, epoch=1, step=4)
+    ours = plots.training_batch(loader, "side_on", key, epoch=1, step=5)
     assert ours.inputs.shape == (4, 24, 24, 3) and ours.index.tolist() == given_batch.index.tolist()
     np.testing.assert_allclose(ours.inputs, spy.seen[0], atol=1e-5)
     other = plots.training_batch(loader, "side_on", key, epoch=1, step=1)

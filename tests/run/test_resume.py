@@ -147,7 +147,7 @@ def refused(data, out, recipe, *lines):
 def test_another_recipe_is_refused_with_a_diff(begun):
     phase = dataclasses.replace(SHORT.phases[0], num_cycles=3)
     other = Recipe(dataclasses.replace(SHORT.settings, batch_size=4), (phase,))
-    refused(*begun, other, "recipe batch_size: was 8, now 4", "recipe phases[0].num_cycles: was 2, now 3")
+    refused(*begun, other, "recipe batch_size: was 10, now 4", "recipe phases[0].num_cycles: was 2, now 3")
 
 
 def test_other_data_are_refused_with_a_diff(begun):

@@ -55,7 +55,7 @@ def rounded(tree):
 
 
 def work(model, variables, mesh, folder, full):
-    train, valid = loader(22), loader(5, seed=1, train=False)
+    train, valid = loader(18), loader(5, seed=1, train=False)
     fitted = loop.fit(model, variables, PHASE if full else HEAD, train, valid, log_every=1)
     found = {
         "losses": [row["loss"] for row in fitted.steps],

@@ -13,7 +13,7 @@ from jaxclf.run.recipes import BODY
 
 #: Dropout, a running average, SGD's momentum: all have something to lose.
 SETTINGS = Settings(
-    arch="resnet10t", weights="tiny-imagenet", image_size=32, batch_size=8, dropout=0.1, ema_decay=0.9, tta_views=1
+    arch="resnet10t", weights="tiny-imagenet", image_size=32, batch_size=10, dropout=0.1, ema_decay=0.9, tta_views=1
 )
 HEAD = Phase("head", (0.01, 0.1, 1.0), frozen=BODY, augment="none", cut="pooled", lr_from="find", num_cycles=2)
 #: Cheap: one phase of two dispatches, from activations, its rate found.
