@@ -178,7 +178,7 @@ class Settings:
       lr_rule: how a rate is read off the learning-rate test, where the recipe runs one: see `jaxclf find-lr`.
       tta_views: augmented views per validation photo for the test-time augmentation at the end; 0 leaves it out.
       resize: how photos become squares: "crop" the centre, "squish" the proportions, or "pad" with mirrored borders.
-      on_bad_image: "skip" trains without the photos that cannot be read and lists them; "error" stops.
+      on_bad_image: "skip" trains and tests without the photos that cannot be read and lists them; "error" stops.
       on_bad_valid_image: the same for validation photos, whose loss would make figures incomparable.
       deterministic: the same bits in every run on a GPU too, at a price in speed; elsewhere they are the same anyway.
       cache: where decoded photos are kept: "auto" is memory while they fit into a quarter of it, else disk.

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import zlib
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,12 @@ def _checksum(source: DataSource, index: int) -> int:
         return zlib.crc32(image.read_bytes())
     except (OSError, ValueError):  # whether a run can do without it is decided where it is decoded
         return -1
+
+
+def roster_of(roster: Roster, parts: Container[str]) -> Roster:
+    """The lines of a roster that belong to some of its parts."""
+    chosen = np.array([str(part) in parts for part in roster["parts"]], bool)
+    return {name: column[chosen] for name, column in roster.items()}
 
 
 def roster_differences(before: Roster, after: Roster) -> list[str]:

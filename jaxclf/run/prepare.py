@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import platform
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -93,19 +94,21 @@ class Loaders(NamedTuple):
       train: the training loaders, by (image size, whether pictures are presized for augmentation).
       valid: the validation loaders, by image size.
       mesh: devices that share each batch; None: the default device.
+      test: of the data's test part, if it has one.
     """
 
     train: dict[tuple[int, bool], Loader]
     valid: dict[int, Loader]
     mesh: Mesh | None = None
+    test: Loader | None = None
 
     def all(self) -> list[Loader]:
         """Every loader."""
-        return [*self.train.values(), *self.valid.values()]
+        return [*self.train.values(), *self.valid.values(), *([] if self.test is None else [self.test])]
 
 
 def make_loaders(splits: Splits, recipe: Recipe, preprocess: Preprocess, mesh: Mesh | None = None) -> Loaders:
-    """The loaders of a recipe's phases. Their caches share the memory: all are kept there, or all on disk."""
+    """The loaders of the phases and of the test. Their caches share the memory: all are kept there, or all on disk."""
     settings = recipe.settings
     sizes = {phase.image_size or settings.image_size for phase in recipe.phases} | {settings.image_size}
     kinds = {(phase.image_size or settings.image_size, phase.augment != "none") for phase in recipe.phases}
@@ -113,6 +116,7 @@ def make_loaders(splits: Splits, recipe: Recipe, preprocess: Preprocess, mesh: M
     if cache == "auto":
         pixels = sum(len(splits.train) * (presize(size) if presized else size) ** 2 for size, presized in kinds)
         pixels += sum(len(splits.valid) * size**2 for size in sizes)
+        pixels += 0 if splits.test is None else len(splits.test) * settings.image_size**2
         cache = "memory" if fits_in_memory(pixels, 1) else "disk"
 
     def make(source: DataSource, size: int, presized: bool, train: bool) -> Loader:
@@ -121,51 +125,56 @@ def make_loaders(splits: Splits, recipe: Recipe, preprocess: Preprocess, mesh: M
 
     train = {(size, presized): make(splits.train, size, presized, True) for size, presized in sorted(kinds)}
     valid = {size: make(splits.valid, size, False, False) for size in sorted(sizes)}
-    return Loaders(train, valid, mesh)
+    test = None if splits.test is None else make(splits.test, settings.image_size, False, False)
+    return Loaders(train, valid, mesh, test)
+
+
+#: What is said of an unreadable picture that is not for training.
+BAD_VALID = "It is a validation picture; --on-bad-valid-image skip leaves those out too"
+BAD_TEST = "It is a test picture; mend or remove it, or leave it out of the test by --on-bad-image skip"
 
 
 def decode(
     loaders: Loaders, settings: Settings, on_progress: OnProgress
 ) -> tuple[Loaders, dict[str, tuple[BadImage, ...]]]:
-    """Fills the caches: every picture is decoded once, here.
+    """Fills the caches: every picture is decoded once, here, those of the test part too.
 
     Returns:
       The loaders, without the pictures that could not be read where the settings skip them; and those pictures, of
-      "train" and "valid".
+      "train", "valid" and "test".
 
     Raises:
-      ValueError: naming the first picture that cannot be read, where the settings do not skip it.
+      ValueError: naming the first picture that cannot be read, where the settings do not skip it; or if none can.
     """
     total, before = sum(len(loader.dataset) for loader in loaders.all()), 0
 
-    def fill(loader: Loader, on_bad_image: OnBadImage) -> tuple[BadImage, ...]:
+    def fill(part: Iterable[Loader], on_bad_image: OnBadImage, hint: str = "") -> tuple[BadImage, ...]:
         nonlocal before
-        start, before = before, before + len(loader.dataset)
-        return loader.fill_cache(within(on_progress, start, total), on_bad_image=on_bad_image)
+        found = dict[int, BadImage]()
+        for loader in part:
+            progress = within(on_progress, before, total)
+            try:
+                bad = loader.fill_cache(progress, on_bad_image=on_bad_image)
+            except ValueError as error:
+                if not hint:
+                    raise
+                raise ValueError(f"{error}. {hint}") from error
+            found |= {picture.index: picture for picture in bad}
+            before += len(loader.dataset)
+        return tuple(found[index] for index in sorted(found))
 
-    found = {
-        picture.index: picture for loader in loaders.train.values() for picture in fill(loader, settings.on_bad_image)
-    }
-    try:
-        found_valid = {
-            picture.index: picture
-            for loader in loaders.valid.values()
-            for picture in fill(loader, settings.on_bad_valid_image)
-        }
-    except ValueError as error:
-        if settings.on_bad_image == "error":
-            raise
-        raise ValueError(
-            f"{error}. It is a validation picture; --on-bad-valid-image skip leaves those out too"
-        ) from error
+    policy, policy_valid = settings.on_bad_image, settings.on_bad_valid_image
     bad = {
-        part: tuple(pictures[index] for index in sorted(pictures))
-        for part, pictures in (("train", found), ("valid", found_valid))
+        "train": fill(loaders.train.values(), policy),
+        "valid": fill(loaders.valid.values(), policy_valid, BAD_VALID if policy == "skip" else ""),
+        "test": fill([] if loaders.test is None else [loaders.test], policy, BAD_TEST),
     }
-    train = {kind: loader.without(list(found)) for kind, loader in loaders.train.items()}
-    valid = {size: loader.without(list(found_valid)) for size, loader in loaders.valid.items()}
+    left_out = {part: [picture.index for picture in pictures] for part, pictures in bad.items()}
+    train = {kind: loader.without(left_out["train"]) for kind, loader in loaders.train.items()}
+    valid = {size: loader.without(left_out["valid"]) for size, loader in loaders.valid.items()}
+    test = None if loaders.test is None else loaders.test.without(left_out["test"])
     _check_classes(next(iter(train.values())), bad["train"])
-    return Loaders(train, valid, loaders.mesh), bad
+    return Loaders(train, valid, loaders.mesh, test), bad
 
 
 def _check_classes(train: Loader, bad: tuple[BadImage, ...]) -> None:
@@ -202,7 +211,7 @@ class RunContext:
       prepared: data and network.
       model: the network.
       loaders: of pictures, without those that could not be read.
-      bad: these, of "train" and "valid".
+      bad: these, of "train", "valid" and "test".
       keeper: writes the checkpoints.
       observer: told what happens.
       stop: signals that ask the run to end.

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxclf._files import write_atomic, write_npz
 from jaxclf.config import Recipe, from_dict
-from jaxclf.data.manifest import Roster, roster_differences
+from jaxclf.data.manifest import Roster, roster_differences, roster_of
 from jaxclf.run.checkpoint_file import find_checkpoints, load_part
 from jaxclf.run.checkpoints import Keeper, remove_checkpoint
 from jaxclf.run.folder import (
@@ -28,8 +28,8 @@ from jaxclf.run.processes import any_process, is_writer
 from jaxclf.run.run_state import RunState
 from jaxclf.run.snapshots import load_predictions
 
-#: Of request.json.
-FORMAT_VERSION = 2
+#: Of request.json. 3: an epoch shows every picture, so a run that was begun before has other steps.
+FORMAT_VERSION = 3
 
 
 class Request(NamedTuple):
@@ -73,7 +73,7 @@ def read_request(out: Path) -> Request | None:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         version = record.pop("format_version")
-        if version == FORMAT_VERSION:
+        if version == FORMAT_VERSION or (version == 2 and (out / SUMMARY).is_file()):  # finished: nothing to go on with
             recipe = from_dict(Recipe, record["recipe"], "recipe.")
             return Request(**{**record, "recipe": recipe, "classes": tuple(record["classes"])})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -107,10 +107,11 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
 
 
 def check_same(out: Path, before: Request, now: Request, roster: Roster) -> list[str]:
-    """Refuses to go on with other classes, data or weights.
+    """Refuses to go on with other classes, weights, training or validation data.
 
     Returns:
-      What may change the last digits: other versions or hardware.
+      What may change the last digits (other versions or hardware), and that the test part changed, which no training
+      sees.
 
     Raises:
       ValueError: with a line for each difference.
@@ -129,11 +130,16 @@ def check_same(out: Path, before: Request, now: Request, roster: Roster) -> list
         ]
     try:
         with np.load(out / RECORDS, allow_pickle=False) as saved:
-            problems += [f"data: {line}" for line in roster_differences(dict(saved), roster)]
+            begun = dict(saved)
+        learned, tested = (
+            roster_differences(*(roster_of(each, parts) for each in (begun, roster)))
+            for parts in (("train", "valid"), ("test",))
+        )
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{out / RECORDS} is damaged: {error}; replace the run with --overwrite") from error
-    _refuse(out, problems)
-    return [
+    _refuse(out, problems + [f"data: {line}" for line in learned])
+    changed = [f"the test part has changed, which training does not see: {'; '.join(tested)}"] if tested else []
+    return changed + [
         f"{name} was {before.versions.get(name)}, now {value}: the last digits may differ"
         for name, value in now.versions.items()
         if before.versions.get(name) != value

@@ -5,10 +5,10 @@ import io
 import time
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxclf._progress import OnProgress
-from jaxclf.data.loader import loader_for
 from jaxclf.data.sources import DataSource, fingerprint
 from jaxclf.inference.predict import predict
 from jaxclf.inference.tta import predict_tta
@@ -56,7 +56,7 @@ def finish(context: RunContext, run: RunState, variables: Tree) -> dict[str, Any
 def _figures(context: RunContext, run: RunState, variables: Tree, latest: Predictions) -> dict[str, Any]:
     """What the run brought: its phases, test-time augmentation, the test part, calibration."""
     settings, splits = context.settings, context.prepared.splits
-    steps, tta, test = list(run.steps), None, None
+    steps, tta = list(run.steps), None
     if settings.tta_views:
         started = time.perf_counter()
         context.observer.note(f"test-time augmentation: the plain picture and {settings.tta_views} views")
@@ -65,11 +65,6 @@ def _figures(context: RunContext, run: RunState, variables: Tree, latest: Predic
             tta = _score_tta(context, run, variables, latest, progress)
         brought = {name: tta[name] for name in ("loss", "accuracy", "loss_difference")}
         steps.append({"name": "test-time augmentation", "seconds": time.perf_counter() - started, **brought})
-    if splits.test is not None:
-        with context.observer.task("judging the test part", len(splits.test)) as progress:
-            test, submission = _score_test(context, variables, splits.test, progress)
-        if submission is not None and is_writer():
-            write_submission(context.folder, submission)
     return {
         "accuracy": run.steps[-1]["accuracy"],
         "loss": run.steps[-1]["loss"],
@@ -81,7 +76,7 @@ def _figures(context: RunContext, run: RunState, variables: Tree, latest: Predic
         "seconds": run.total_seconds(),
         "steps": steps,
         "tta": tta,
-        "test": test,
+        **_judge_test(context, variables),
         "calibration": _score_calibration(latest, settings.seed),
     }
 
@@ -146,38 +141,57 @@ def _score_calibration(predictions: Predictions, seed: int) -> dict[str, Any] | 
     }
 
 
-def _score_test(
-    context: RunContext, variables: Tree, source: DataSource, on_progress: OnProgress
-) -> tuple[dict[str, Any] | None, str | None]:
-    """The test part: (figures, None) where it has labels, (None, the text of submission.csv) where it has none."""
-    loader = loader_for(
-        source,
-        context.settings,
-        context.prepared.spec.preprocess,
-        train=False,
-        cache="none",
-        mesh=context.loaders.mesh,
-    )
-    threshold = context.settings.threshold
-    predictions = predict(context.model, variables, loader, threshold=threshold, on_progress=on_progress)
-    if not source.multi_label and (predictions.labels < 0).any():
-        return None, _submission(predictions, source)
+def _judge_test(context: RunContext, variables: Tree) -> dict[str, Any]:
+    """`test`: the figures of the test part, None where it has no labels; then `submission.csv` is written.
+
+    Whatever fails here costs the test's figures but not the run's: `test_error` then says what it was.
+    """
+    loader = context.loaders.test
+    if loader is None:
+        return {"test": None}
+    try:
+        with context.observer.task("judging the test part", loader.num_examples) as progress:
+            threshold = context.settings.threshold
+            predictions = predict(context.model, variables, loader, threshold=threshold, on_progress=progress)
+        if loader.dataset.multi_label or (loader.dataset.labels >= 0).all():
+            return {"test": _test_figures(predictions)}
+        if is_writer():
+            write_submission(context.folder, _submission(predictions, loader.dataset))
+    except Exception as error:
+        if jax.process_count() > 1:  # the others wait for this one
+            raise
+        text = f"{type(error).__name__}: {error}"
+        context.observer.note(
+            f"the test part could not be judged ({text}); `jaxclf evaluate` and `jaxclf predict` can, once it is mended"
+        )
+        return {"test": None, "test_error": text}
+    return {"test": None}
+
+
+def _test_figures(predictions: Predictions) -> dict[str, Any]:
     scores: dict[str, Any] = summarize(predictions)
     if not predictions.multi_label:
         scores["accuracy_standard_error"] = accuracy_standard_error(scores["accuracy"], len(predictions.labels))
-    return scores, None
+    return scores
 
 
 def _submission(predictions: Predictions, source: DataSource) -> str:
-    """A line per picture: file, label (or labels with "|" between them), and the probability of each class."""
+    """A line per picture: file, label (or labels with "|" between them), and the probability of each class.
+
+    A picture that could not be read and was skipped has its line too, with nothing but the file.
+    """
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["file", "label", *source.classes])
     rows = (label_probabilities if predictions.multi_label else probabilities)(predictions.logits)
-    for index, row in zip(predictions.index, rows, strict=True):
-        chosen = np.flatnonzero(row >= predictions.threshold) if predictions.multi_label else [row.argmax()]
-        label = "|".join(source.classes[i] for i in chosen)
-        writer.writerow([source.name(int(index)), label, *(f"{value:.6f}" for value in row)])
+    found = dict(zip(predictions.index.tolist(), rows, strict=True))
+    for index in range(len(source)):
+        values, label = [""] * len(source.classes), ""
+        if index in found:
+            row = found[index]
+            chosen = np.flatnonzero(row >= predictions.threshold) if predictions.multi_label else [row.argmax()]
+            values, label = [f"{value:.6f}" for value in row], "|".join(source.classes[i] for i in chosen)
+        writer.writerow([source.name(index), label, *values])
     return table.getvalue()
 
 

@@ -189,6 +189,18 @@ def test_what_is_no_run_of_this_kind_is_refused_or_begun(photos, begun, tmp_path
     assert run_recipe(photos, out, SHORT, resume=True)["num_classes"] == 2  # killed before it really began
 
 
+def test_a_run_with_other_batches_is_not_gone_on_with_but_its_summary_is_shown(begun):
+    """Until format 2 an epoch left out the incomplete last batch."""
+    data, out = begun
+    request = json.loads((out / "request.json").read_text())
+    assert request["format_version"] == 3
+    (out / "request.json").write_text(json.dumps({**request, "format_version": 2}))
+    with pytest.raises(ValueError, match=r"begun by another version of jaxclf \(format 2, .* format 3\).*--overwrite"):
+        run_recipe(data, out, SHORT, resume=True)
+    (out / "summary.json").write_text('{"loss": 0.5}')
+    assert run_recipe(data, out, SHORT, resume=True) == {"loss": 0.5}
+
+
 def test_differences_of_recipes_name_every_field():
     one = dataclasses.replace(SHORT, phases=(Phase("a", (0.1,)),))
     other = Recipe(dataclasses.replace(SHORT.settings, seed=3), (Phase("a", (0.1, 0.2)), Phase("b", (0.1,))))
