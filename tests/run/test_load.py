@@ -26,7 +26,7 @@ from jaxclf.run.recipes import head_only, two_phase
 from jaxclf.run.run import run_recipe
 
 pytestmark = pytest.mark.usefixtures("small10t")
-SETTINGS = Settings(arch="small10t", weights="none", image_size=32, batch_size=8, tta_views=0)
+SETTINGS = Settings(arch="small10t", weights="none", image_size=32, batch_size=9, tta_views=0)
 
 
 @pytest.fixture(scope="module")
