@@ -94,6 +94,23 @@ def random_zoom(key: jax.Array, num: int, *, max_zoom: float = 1.1, probability:
     return _crop(place_key, side, side)
 
 
+def piece(num: int, side: float) -> jax.Array:
+    """The middle of the picture, `side` of its side: float32 [num, 3, 3]."""
+    return matrices(((side, 0, 0), (0, side, 0), (0, 0, 1)), num)
+
+
+def random_piece(key: jax.Array, num: int, *, side: float) -> jax.Array:
+    """A square piece of the picture, `side` of its side, from anywhere in it: magnified by 1 / side.
+
+    Raises:
+      ValueError: for a side outside (0, 1].
+    """
+    if not 0.0 < side <= 1.0:
+        raise ValueError(f"side={side!r} must lie in (0, 1]")
+    sides = jnp.full((num,), side, jnp.float32)
+    return _crop(key, sides, sides)
+
+
 def random_resized_crop(
     key: jax.Array, num: int, *, area: Range = (0.35, 1.0), aspect: Range = (3 / 4, 4 / 3)
 ) -> jax.Array:

@@ -1,5 +1,6 @@
 """Pipelines: geometry composed into one matrix per image, sampled once, then colours; and presets by name."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -8,9 +9,11 @@ from jaxclf.augment.colour import Colour, random_lighting
 from jaxclf.augment.geometry import (
     Geometry,
     identity,
+    piece,
     product,
     random_dihedral,
     random_flip,
+    random_piece,
     random_resized_crop,
     random_rotate,
     random_zoom,
@@ -66,21 +69,34 @@ def make_pipeline(image_size: int, *, geometry: Sequence[Geometry] = (), colour:
     return augment
 
 
-def make_augment(name: str, image_size: int) -> Augment:
+def make_augment(name: str, image_size: int, *, shown: float = 1.0) -> Augment:
     """The preset `name` as a function `(key, uint8 images) -> float32 images` in [0, 1].
 
     Args:
       name: "side_on" (flip, rotation by up to 10 degrees, zoom up to 1.1, lighting by up to .05: photos taken from the
         side), "top_down" (the same with one of the square's eight symmetries in place of the flip: satellite and
-        microscope pictures), "random_resized_crop" (35 to 100 % of the area, and flip) or "none" (centre crop only).
+        microscope pictures), "random_resized_crop" (35 to 100 % of the area, and flip) or "none" (the middle).
       image_size: output side in pixels.
+      shown: share of the picture's side that evaluation shows, the middle of it (`Preprocess.shown`). "side_on" and
+        "top_down" show as much, from anywhere in the picture and before they zoom, so that things are as large in
+        training as in evaluation.
 
     Raises:
-      ValueError: for another name.
+      ValueError: for another name, or a share outside (0, 1].
     """
     if name == "none":
-        return lambda key, images: to_float(center_crop(images, image_size))
+        return functools.partial(_middle, image_size, shown)
     if name not in PRESETS:
         raise ValueError(f"augment={name!r} is not a preset; choose one of {', '.join(map(repr, ('none', *PRESETS)))}")
     geometry, colour = PRESETS[name]
+    if name != "random_resized_crop" and shown != 1.0:
+        geometry = (*geometry, functools.partial(random_piece, side=shown))
     return make_pipeline(image_size, geometry=geometry, colour=colour)
+
+
+def _middle(image_size: int, shown: float, key: jax.Array, images: jax.typing.ArrayLike) -> jax.Array:
+    """What evaluation shows of presized pictures; pictures of its own size are there already."""
+    num, side = jax.numpy.shape(images)[:2]
+    if side == image_size or round(side * shown) == image_size:
+        return to_float(center_crop(images, image_size))  # pixel for pixel
+    return sample(images, piece(num, shown), image_size)

@@ -21,7 +21,7 @@ class Cost:
       arch: architecture, for example resnet18.
       image_size: side of the square input, in pixels.
       batch_size: pictures per step.
-      head: "linear" (average pool, one dense layer) or "concat" (fastai's two-layer head).
+      head: "pools" (one dense layer on both pools), "linear" (on the average pool) or "concat" (fastai's).
       num_classes: classes that are told apart.
       precision: compute type; fit takes bfloat16 on GPU and TPU, float32 on CPU.
       optimizer: "sgd" (Nesterov momentum) or "adamw".
@@ -31,7 +31,7 @@ class Cost:
     arch: str = "resnet34"
     image_size: int = 224
     batch_size: int = 64
-    head: Literal["linear", "concat"] = "linear"
+    head: Literal["pools", "linear", "concat"] = "pools"
     num_classes: int = 2
     precision: Literal["float32", "bfloat16"] = "float32"
     optimizer: Literal["sgd", "adamw"] = "sgd"

@@ -9,7 +9,7 @@ import tyro
 
 from jaxclf.cli.arguments import DataArgument, LeftOut, UsageError, check_arch, command, settings_without
 from jaxclf.cli.find_lr import check_folder, decoded, write_results
-from jaxclf.config import Settings
+from jaxclf.config import MAX_BATCH, Settings
 
 #: What the command writes into its `out` folder.
 TABLE, PICTURE = "sweep.json", "sweep.png"
@@ -52,8 +52,8 @@ class Sweep:
     lrs: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1)
     weight_decays: tuple[float, ...] = (0.0, 0.0001, 0.001, 0.01)
     heads: Annotated[
-        tuple[Literal["linear", "concat"], ...],
-        tyro.conf.arg(metavar="{linear,concat} ..", help_behavior_hint="(default: none)"),
+        tuple[Literal["linear", "pools", "concat"], ...],
+        tyro.conf.arg(metavar="{linear,pools,concat} ..", help_behavior_hint="(default: none)"),
     ] = ()
     seeds: int = 3
     folds: int = 5
@@ -71,7 +71,7 @@ class Sweep:
         from jaxclf.training.program import make_settings_loss
         from jaxclf.training.sweep import sweep_heads
 
-        settings = self.settings
+        settings = self._settings
         grid, training = self._parts()
         if settings.deterministic:  # before anything is computed
             enable_determinism()
@@ -79,7 +79,7 @@ class Sweep:
         folder = check_folder(self.data, Path(self.out))
         prepared = prepare(self.data, settings, terminal)
         source, spec = prepared.splits.train, prepared.spec
-        mesh = all_devices(settings.batch_size)
+        mesh = all_devices(settings.batch(len(source)))
         loader = decoded(source, settings, spec.preprocess, terminal, train=False, mesh=mesh)
         loss = make_settings_loss(settings, loader)
         with terminal.task("computing features", loader.num_examples) as progress:
@@ -97,11 +97,17 @@ class Sweep:
             terminal.note(f"wrote {folder / name}")
         return 0
 
+    @property
+    def _settings(self) -> Settings:
+        """The settings, with the batch size that suits heads."""
+        auto = self.settings.batch_size == "auto"
+        return dataclasses.replace(self.settings, batch_size=MAX_BATCH) if auto else self.settings
+
     def _parts(self) -> tuple[Any, Any]:
         """What is tried, and how each head is trained."""
         from jaxclf.training.sweep import HeadTraining, SweepGrid
 
-        settings = self.settings
+        settings = self._settings
         check_arch(settings.arch)
         try:
             grid = SweepGrid(
@@ -117,7 +123,7 @@ class Sweep:
                 epochs=self.epochs,
                 patience=self.patience,
                 own_order=self.own_order,
-                batch_size=settings.batch_size,
+                batch_size=settings.batch(0),
                 optimizer=settings.optimizer,
                 momentum=settings.momentum,
                 order_seed=settings.seed,
@@ -134,8 +140,8 @@ class Sweep:
         if self.settings.weights == "none":
             return [found, "no recipe of fit trains the head alone on a body from scratch; give --weights"]
         chosen: dict[str, Any] = {"head": best.head, "weight_decay": best.weight_decay}
-        if best.head != "linear":
-            chosen["dropout"] = 0.0  # it is the linear head's
+        if best.head == "concat":
+            chosen["dropout"] = 0.0  # it is the linear heads'
         settings = dataclasses.replace(self.settings, **chosen)
         own = ["--recipe", "head-only", "--lr", repr(best.lr), "--epochs", str(epochs)]
         words = ["jaxclf", "fit", self.data, "--out", str(Path(self.out) / "run"), *own, *_flags(settings)]

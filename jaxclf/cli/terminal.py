@@ -199,6 +199,8 @@ def describe_frozen(phase: Phase) -> str:
 
 def describe_rates(phase: Phase) -> str:
     """A phase's rates, or how they will be found."""
+    if phase.solve:
+        return "none: solved"
     rates = ", ".join(f"{lr:.3g}" for lr in phase.lrs)
     sources = {"given": rates, "find": f"from find_lr x {rates}", "previous": f"as before x {rates}"}
     return rates if len(set(phase.lrs)) > 1 and phase.lr_from == "given" else sources[phase.lr_from]
@@ -212,6 +214,8 @@ def describe_cost(cost: PhaseCost) -> str:
 
 def describe_cycles(phase: Phase) -> str:
     """A phase's epochs, as the sum of its cycles."""
+    if phase.solve:
+        return "none: solved"
     lengths = [phase.cycle_epochs * phase.cycle_mult**cycle for cycle in range(phase.num_cycles)]
     return str(lengths[0]) if len(lengths) == 1 else f"{' + '.join(map(str, lengths))} = {sum(lengths)}"
 
@@ -236,6 +240,8 @@ def describe_phase(phase: Phase) -> str:
         sees = f", from {phase.num_views} altered views of each picture, computed once (at {phase.cut})"
     else:
         sees = "" if phase.augment == "none" else f", from pictures altered anew every time ({phase.augment})"
+    if phase.solve:
+        return f"{learns}{sees}; solved to its optimum, the ridge by cross-validation"
     if len(set(phase.lrs)) == 1:
         rates = f"rate {phase.lrs[0]:.3g}" + ("" if phase.frozen else " for all layers")
     elif phase.frozen == MODULES[:-1]:
@@ -251,15 +257,12 @@ def describe_phase(phase: Phase) -> str:
 def better_step(summary: dict[str, Any]) -> str | None:
     """A sentence, where a phase before the last had the lower validation loss; else None."""
     steps = [step for step in summary["steps"] if step["name"] != "test-time augmentation"]
-    best, last = min(steps, key=lambda step: step["loss"]), steps[-1]
-    if best["loss"] >= last["loss"]:
+    best, last = next(step for step in steps if step["name"] == summary["best"]), steps[-1]
+    if best is last:
         return None
-    paired = ""
-    if len(steps) > 1 and best is steps[-2] and "loss_difference" in last:
-        mean, error = last["loss_difference"]
-        chance = ", which may be chance" if mean < 2 * error else ""
-        paired = f" (paired difference {mean:+.4f}, standard error {error:.4f}{chance})"
+    mean, error = last["loss_difference"]
+    chance = ", which may be chance" if mean < 2 * error else ""
     return (
-        f"{best['name']!r} had a lower validation loss than the last phase, {last['name']!r}, which is what the run "
-        f"holds: {best['loss']:.4f}, not {last['loss']:.4f}{paired}; a lower --lr or fewer --epochs may help"
+        f"the run holds what {best['name']!r} ended with: {last['name']!r}, the last phase, had no lower validation "
+        f"loss, {last['loss']:.4f} (paired difference {mean:+.4f}, standard error {error:.4f}{chance})"
     )

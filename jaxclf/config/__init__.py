@@ -14,6 +14,7 @@ from jaxclf.config.names import (
     module_path,
 )
 from jaxclf.config.recipe import (
+    MAX_BATCH,
     AugmentName,
     Interpolation,
     Phase,
@@ -26,6 +27,7 @@ from jaxclf.config.recipe import (
 
 __all__ = [
     "CUTS",
+    "MAX_BATCH",
     "METRICS",
     "MODULES",
     "AugmentName",

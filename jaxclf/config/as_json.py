@@ -63,7 +63,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in args:
             return None
-        return _convert(next(arg for arg in args if arg is not type(None)), value, where)
+        for literal in (arg for arg in args if typing.get_origin(arg) is Literal):
+            if value in typing.get_args(literal):
+                return value
+        return _convert(next(arg for arg in args if arg is not type(None) and not typing.get_origin(arg)), value, where)
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise mismatch

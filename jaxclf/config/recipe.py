@@ -1,5 +1,6 @@
 """What a run is, as frozen dataclasses: command line, the run's record and checkpoint sidecar are the same."""
 
+import dataclasses
 import math
 import typing
 from dataclasses import dataclass
@@ -10,6 +11,12 @@ from jaxclf.config.names import CUTS, CutName, check_frozen, cycle_boundaries
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 ResizeName = Literal["crop", "squish", "pad"]
 AugmentName = Literal["none", "side_on", "top_down", "random_resized_crop"]
+
+
+#: Bounds of a batch size that follows the number of photos.
+MIN_BATCH, MAX_BATCH = 16, 64
+#: Below so many, BatchNorm's statistics over batches cost more than they give: measured at 500 and 1,500 photos.
+FEW_PHOTOS = 5000
 
 
 def _require(condition: bool, message: str) -> None:
@@ -44,6 +51,11 @@ class Preprocess:
         _require(0.0 < self.crop_fraction <= 1.0, f"crop_fraction={self.crop_fraction} must lie in (0, 1]")
         _require(all(s > 0 for s in self.std), f"std={self.std} must be positive in every channel")
 
+    @property
+    def shown(self) -> float:
+        """Share of the picture's centre square, by its side, that evaluation shows: all, where it is not cropped."""
+        return self.crop_fraction if self.resize == "crop" else 1.0
+
 
 @dataclass(frozen=True)
 class PretrainedConfig:
@@ -67,6 +79,8 @@ class Phase:
         unused.
       lr_from: "given": `lrs` are the rates. Otherwise they are relative ones, the last of them 1, to be multiplied by
         the rate that `find_lr` suggests before the phase ("find"), or by the phase's before ("previous").
+      solve: the head is solved on the activations of `cut`, which must be "pooled", and not trained: `solve_head`. It
+        has no epochs, and its rates go unused.
       frozen: module names, a prefix of (stem, stage1, stage2, stage3, stage4, head).
       num_cycles: cosine cycles with warm restarts.
       cycle_epochs: epochs of the first cycle (fast.ai's cycle_len).
@@ -103,6 +117,7 @@ class Phase:
     warmup_steps: int = 0
     keep_best: bool = False
     patience: int | None = None
+    solve: bool = False
 
     def __post_init__(self) -> None:
         check_frozen(self.frozen)
@@ -135,11 +150,15 @@ class Phase:
         _require(self.warmup_steps >= 0, f"warmup_steps={self.warmup_steps} must not be negative")
         _require(self.patience is None or self.patience >= 1, f"patience={self.patience} must be at least 1, or none")
         cycle_boundaries(self.cycle_epochs, self.num_cycles, self.cycle_mult)
+        solvable = not self.solve or (self.cut == "pooled" and self.lr_from == "given")
+        _require(
+            solvable, f"phase {self.name!r} is solved, so it needs cut='pooled' and finds no rate: lr_from='given'"
+        )
 
     @property
     def num_epochs(self) -> int:
-        """Epochs of all cycles together: cycle_epochs * (1 + m + m^2 + ...)."""
-        return cycle_boundaries(self.cycle_epochs, self.num_cycles, self.cycle_mult)[-1]
+        """Epochs of all cycles together: cycle_epochs * (1 + m + m^2 + ...). None of a head that is solved."""
+        return 0 if self.solve else cycle_boundaries(self.cycle_epochs, self.num_cycles, self.cycle_mult)[-1]
 
 
 @dataclass(frozen=True)
@@ -151,10 +170,12 @@ class Settings:
       weights: "auto" (the best known ImageNet weights, from the hub), "tiny-imagenet" (bundled, for resnet10t), a file
         (.safetensors or .pth), a hub id such as timm/resnet34.a1_in1k, or "none" to start from scratch.
       image_size: side of the square input, in pixels.
-      batch_size: pictures per step, over all devices.
+      batch_size: pictures per step, over all devices; "auto" follows the number of photos, from 16 to 64, so that an
+        epoch has some 30 steps or more.
       seed: fixes initial weights, split, order and augmentation; the same seed gives the same figures.
       valid_fraction: share held back for validation where the data has no split of its own.
-      head: "linear" (average pool, one dense layer) or "concat" (fastai's two-layer head).
+      head: "pools" (one dense layer on maximum and average pool), "linear" (on the average pool alone) or "concat"
+        (fastai's two-layer head).
       dropout: rate before the linear head's dense layer.
       precision: compute type: "auto" is bfloat16 on GPU and TPU, float32 on CPU. Parameters are always float32.
       optimizer: "sgd" (Nesterov momentum) or "adamw".
@@ -172,8 +193,9 @@ class Settings:
         at a time.
       accumulate: run each batch in so many parts, one after the other, to need less memory.
       ema_decay: keep a running average of the weights, and use it; 0.999 is usual. None keeps none.
-      bn_frozen: BatchNorm keeps its running statistics in all layers of the body, not just in the frozen ones. That of
-        a concat head starts new, so it always follows the photos.
+      bn_frozen: BatchNorm keeps its running statistics in all layers of the body, not just in the frozen ones; none
+        does so for a pretrained body and fewer than 5,000 photos. That of a concat head starts new, so it always
+        follows the photos.
       threshold: probability from which a label counts as given, where a photo can have several.
       lr_rule: how a rate is read off the learning-rate test, where the recipe runs one: see `jaxclf find-lr`.
       tta_views: augmented views per validation photo for the test-time augmentation at the end; 0 leaves it out.
@@ -187,10 +209,10 @@ class Settings:
     arch: str = "resnet34"
     weights: str = "auto"
     image_size: int = 224
-    batch_size: int = 64
+    batch_size: Literal["auto"] | int = "auto"
     seed: int = 0
     valid_fraction: float = 0.2
-    head: Literal["linear", "concat"] = "linear"
+    head: Literal["pools", "linear", "concat"] = "pools"
     dropout: float = 0.0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -206,7 +228,7 @@ class Settings:
     cutmix: float = 0.0
     accumulate: int = 1
     ema_decay: float | None = None
-    bn_frozen: bool = False
+    bn_frozen: bool | None = None
     threshold: float = 0.5
     lr_rule: Literal["valley", "minimum", "steep", "slide"] = "valley"
     tta_views: int = 4
@@ -218,7 +240,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         _require(self.image_size >= 8, f"image_size={self.image_size} must be at least 8 pixels")
-        _require(self.batch_size >= 1, f"batch_size={self.batch_size} must be at least 1")
+        sized = self.batch_size == "auto" or (isinstance(self.batch_size, int) and self.batch_size >= 1)
+        _require(sized, f"batch_size={self.batch_size!r} must be at least 1, or 'auto'")
         _require(0 <= self.seed < 2**31, f"seed={self.seed} must be a whole number from 0 to 2^31 - 1")
         _require(0 < self.valid_fraction < 1, f"valid_fraction={self.valid_fraction} must lie between 0 and 1")
         _require(0 <= self.dropout < 1, f"dropout={self.dropout} must lie in [0, 1)")
@@ -230,11 +253,31 @@ class Settings:
         _require(self.mixup >= 0, f"mixup={self.mixup} must not be negative")
         _require(self.cutmix >= 0, f"cutmix={self.cutmix} must not be negative")
         _require(self.mixup == 0 or self.cutmix == 0, "mixup and cutmix exclude each other: set one of them to 0")
-        _require(1 <= self.accumulate <= self.batch_size, f"accumulate={self.accumulate} must lie in 1 .. batch_size")
+        most = MIN_BATCH if self.batch_size == "auto" else self.batch_size
+        _require(1 <= self.accumulate <= most, f"accumulate={self.accumulate} must lie in 1 .. batch_size, {most}")
         ema = self.ema_decay is None or 0 < self.ema_decay < 1
         _require(ema, f"ema_decay={self.ema_decay} must lie between 0 and 1, or be none")
         _require(self.tta_views >= 0, f"tta_views={self.tta_views} must not be negative")
         _require(0 < self.threshold < 1, f"threshold={self.threshold} must lie between 0 and 1")
+
+    def for_photos(self, number: int) -> "Settings":
+        """These settings with all that follows the number of training photos decided: `batch_size`, `bn_frozen`.
+
+        The batch is the largest power of two within a thirtieth of the photos, from 16 to 64.
+
+        >>> [Settings().for_photos(number).batch_size for number in (50, 500, 1500, 10_000)]
+        [16, 16, 32, 64]
+        """
+        bn_frozen = self.bn_frozen
+        if bn_frozen is None:
+            bn_frozen = self.weights != "none" and number < FEW_PHOTOS
+        return dataclasses.replace(self, batch_size=self.batch(number), bn_frozen=bn_frozen)
+
+    def batch(self, number: int) -> int:
+        """The batch size for so many photos, see `for_photos`."""
+        if isinstance(self.batch_size, int):
+            return self.batch_size
+        return min(max(2 ** int(math.log2(max(number, 30) / 30)), MIN_BATCH), MAX_BATCH)
 
     @property
     def multi_label(self) -> bool:

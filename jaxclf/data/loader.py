@@ -268,7 +268,7 @@ def loader_for(
     """
     return Loader(
         source,
-        batch_size=settings.batch_size,
+        batch_size=settings.batch(len(source)),
         image_size=preprocess.image_size,
         train=train,
         seed=settings.seed,

@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from jaxclf._progress import OnProgress
-from jaxclf.augment import center_crop, make_augment, normalize, to_float
+from jaxclf.augment import make_augment, normalize
 from jaxclf.config import CUTS, AugmentName, cut_prefix
 from jaxclf.data.decode import PRESIZE_RATIO
 from jaxclf.data.devices import fetch, replicate
@@ -23,7 +23,7 @@ from jaxclf.models.classifier import Classifier
 from jaxclf.models.trees import partition, tree_digest
 
 #: Part of every key: activations that another form of the code computed are not used.
-FEATURES_VERSION = 1
+FEATURES_VERSION = 2
 #: "auto" is the type that the network computes the activation in, so nothing is rounded.
 StorageName = Literal["auto", "float32", "float16", "bfloat16"]
 #: (variables, uint8 images [b, ...], index [b], view) -> activations [b, ...] as stored, and which rows are finite.
@@ -104,8 +104,8 @@ def features_key(
 
 def make_extract_step(model: Classifier, loader: Loader, plan: Plan) -> ExtractStep:
     """A jitted step: pictures -> stored activations of one view of each, and which of them are finite."""
-    size = loader.preprocess.image_size
-    augment = make_augment(plan.augment, size)
+    size, shown = loader.preprocess.image_size, loader.preprocess.shown
+    middle, augment = make_augment("none", size, shown=shown), make_augment(plan.augment, size, shown=shown)
 
     def finish(variables: Any, pictures: jax.Array) -> tuple[jax.Array, jax.Array]:
         inputs = normalize(pictures, loader.preprocess.mean, loader.preprocess.std)
@@ -116,7 +116,7 @@ def make_extract_step(model: Classifier, loader: Loader, plan: Plan) -> ExtractS
 
     @jax.jit
     def plain(variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return finish(variables, to_float(center_crop(images, size)))
+        return finish(variables, middle(jax.random.key(0), images))
 
     @jax.jit
     def augmented(variables: Any, images: jax.Array, index: jax.Array, view: int) -> tuple[jax.Array, jax.Array]:

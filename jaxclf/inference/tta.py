@@ -169,7 +169,9 @@ def make_view_step(model: Classifier, *, preprocess: Preprocess, augment: str | 
 
 @functools.lru_cache(maxsize=16)
 def _view_step(model: Classifier, preprocess: Preprocess, augment: str | Augment) -> ViewStep:
-    apply_augment = make_augment(augment, preprocess.image_size) if isinstance(augment, str) else augment
+    apply_augment = (
+        make_augment(augment, preprocess.image_size, shown=preprocess.shown) if isinstance(augment, str) else augment
+    )
 
     @jax.jit
     def view_step(

@@ -30,8 +30,9 @@ class Classifier(nn.Module):
       config: of the body.
       num_classes: logits per image. None or 0: headless, there is no `head` in the tree, and where logits would be
         returned the average-pooled features are, float32 [b, c].
-      head: `linear` (average pool -> dropout -> Dense) or `concat` (fastai's, with its own dropout).
-      dropout: of the linear head.
+      head: `linear` (average pool -> dropout -> Dense), `pools` (the same from maximum and average pool) or `concat`
+        (fastai's, with its own dropout).
+      dropout: of the linear heads.
       dtype: of the body's arithmetic and activations. `pooled`, the head and logits are float32.
 
     Raises:
@@ -141,7 +142,8 @@ def create_classifier(
     Args:
       arch: a name from `list_archs()`, or a `ResNetConfig` of your own.
       num_classes: logits per image; None or 0 for a network that returns pooled features.
-      head: `linear`, or `concat` (fastai's two-layer head with its own dropout).
+      head: `linear`, `pools` (linear on maximum and average pool), or `concat` (fastai's two-layer head with its own
+        dropout).
       dropout: of the linear head, in [0, 1).
       in_channels: channels of the images; pretrained weights fit 3.
       dtype: of the body's arithmetic, float32 or bfloat16; parameters are float32 in any case.

@@ -15,12 +15,12 @@ from jax import lax
 from jaxclf.models.norm import BatchNorm
 from jaxclf.models.pool import average_half
 
-HEADS = ("linear", "concat")
+HEADS = ("linear", "pools", "concat")
 """Kinds of head that `create_classifier` knows."""
 
 _lecun_normal = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
-HeadKind = Literal["linear", "concat"]
+HeadKind = Literal["linear", "pools", "concat"]
 
 
 #: Up to so many outputs a dense layer's kernel is multiplied from its transposed form.
@@ -41,22 +41,25 @@ def narrow_product(x: jax.Array, kernel: jax.Array, dimension_numbers: Any, prec
 
 
 class LinearHead(nn.Module):
-    """Average pool -> dropout -> Dense; what torchvision and timm call `fc`.
+    """Average pool -> dropout -> Dense, what torchvision and timm call `fc`; or both pools in front of the same.
 
     Attributes:
       num_classes: logits per image.
       dropout: share of the features dropped in training, in [0, 1).
+      pools: read the maximum pool beside the average pool, as the concat head does.
     """
 
     num_classes: int
     dropout: float = 0.0
+    pools: bool = False
 
     @nn.compact
     def __call__(self, pooled: jax.Array, *, train: bool, mask: jax.Array | None = None) -> jax.Array:
         """Logits, float32 [b, num_classes], of pooled [b, 2c]. `mask` is not used: nothing here mixes examples."""
-        x = average_half(pooled).astype(jnp.float32)
+        x = (pooled if self.pools else average_half(pooled)).astype(jnp.float32)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return nn.Dense(self.num_classes, kernel_init=_lecun_normal, dot_general=narrow_product, name="fc")(x)
+        name = "fc_pools" if self.pools else "fc"
+        return nn.Dense(self.num_classes, kernel_init=_lecun_normal, dot_general=narrow_product, name=name)(x)
 
 
 class ConcatHead(nn.Module):
@@ -91,13 +94,13 @@ def create_head(kind: HeadKind, num_classes: int, *, dropout: float = 0.0) -> Li
     """The head that a `Classifier` with the same arguments has.
 
     Args:
-      kind: "linear" or "concat".
+      kind: "linear" (average pool, one dense layer), "pools" (maximum and average pool, one dense layer) or "concat".
       num_classes: logits per example.
-      dropout: of the linear head, in [0, 1); the concat head has its own.
+      dropout: of the linear heads, in [0, 1); the concat head has its own.
 
     Raises:
       ValueError: for an unknown kind.
     """
     if kind not in HEADS:
         raise ValueError(f"head: expected one of {HEADS}, got {kind!r}")
-    return LinearHead(num_classes, dropout) if kind == "linear" else ConcatHead(num_classes)
+    return ConcatHead(num_classes) if kind == "concat" else LinearHead(num_classes, dropout, kind == "pools")

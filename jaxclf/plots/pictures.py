@@ -161,7 +161,7 @@ def training_batch(
 @functools.lru_cache(maxsize=8)
 def _network_inputs(augment: str, preprocess: Preprocess) -> Callable[[jax.Array, int, Any], jax.Array]:
     """The first lines of the train step, compiled once: (phase's key, step, uint8 images) -> normalised floats."""
-    apply_augment = make_augment(augment, preprocess.image_size)
+    apply_augment = make_augment(augment, preprocess.image_size, shown=preprocess.shown)
 
     @jax.jit
     def network_inputs(key: jax.Array, step: int, images: jax.typing.ArrayLike) -> jax.Array:

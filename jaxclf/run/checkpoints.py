@@ -26,6 +26,11 @@ AGREE_EVERY = 10
 REMOVED = ".partial"
 
 
+def phase_path(folder: Path, number: int) -> Path:
+    """The checkpoint of what phase `number`, counted from 0, ended with."""
+    return folder / CHECKPOINTS / f"phase{number + 1}"
+
+
 class Keeper:
     """Writes a run's checkpoints in the background, one at a time, and removes old ones when a newer one is complete.
 
@@ -79,7 +84,7 @@ class Keeper:
 
     def phase_end(self, run: RunState, number: int, phase_epoch: int, state: TrainState) -> None:
         """Keeps what phase `number` ended with, which `run` has gone past."""
-        path = self.folder / CHECKPOINTS / f"phase{number + 1}"
+        path = phase_path(self.folder, number)
         self._write(path, run, number, Snapshot(state, phase_epoch, 0, ZERO, Best()), ended=True)
 
     def stop_if_asked(self, message: str) -> None:

@@ -65,7 +65,7 @@ def evaluate_run(
     source, sentence = evaluation_source(run, data, split)
     run.recipe.settings.check_labels(source.multi_label)
     settings = run.recipe.settings
-    mesh = all_devices(settings.batch_size)
+    mesh = all_devices(settings.batch(len(source)))
     loader = loader_for(source, settings, run.spec.preprocess, train=False, mesh=mesh)
     advance = on_progress or (lambda done, total: None)
     count = len(source)

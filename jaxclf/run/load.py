@@ -92,7 +92,7 @@ class Run:
 
     def predict_pixels(self, pictures: Iterable[np.ndarray], *, batch_size: int | None = None) -> Iterator[Prediction]:
         """Predicts a stream of `pixels`, batch by batch; all batches have one shape, so one compile serves all."""
-        batch_size = batch_size or self.recipe.settings.batch_size
+        batch_size = batch_size or self.recipe.settings.batch(self.summary["num_train"])
         buffer: list[np.ndarray] = []
         for picture in pictures:
             buffer.append(picture)

@@ -5,15 +5,15 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxclf._progress import within
 from jaxclf.config import Phase
-from jaxclf.data.activations import ActivationLoader, AnyLoader
+from jaxclf.data.activations import ActivationDataset, ActivationLoader, AnyLoader
 from jaxclf.data.loader import Loader
 from jaxclf.inference.features import extract_features
 from jaxclf.inference.predict import predict
 from jaxclf.metrics import Predictions, summarize
 from jaxclf.models.trees import Tree
 from jaxclf.run.folder import append_metrics, write_rates, write_recipe
+from jaxclf.run.head import describe_solution, solve_phase, solved_state
 from jaxclf.run.prepare import RunContext
 from jaxclf.run.processes import is_writer
 from jaxclf.run.recipes import default_lr
@@ -50,6 +50,8 @@ def run_phase(context: RunContext, run: RunState, variables: Tree, checkpoint: P
     number = run.number
     if mixing := run.recipe.mixing(run.phase):
         context.observer.note(f"phase {run.phase.name!r}: {mixing}")
+    if run.phase.solve:
+        return _solve(context, run, variables)
     train_loader, valid_loader, cached = _loaders(context, run.phase, variables)
     phase = _with_rates(context, run, variables, train_loader)
     program = make_program(
@@ -76,67 +78,98 @@ def run_phase(context: RunContext, run: RunState, variables: Tree, checkpoint: P
     return state.averaged
 
 
+def _solve(context: RunContext, run: RunState, variables: Tree) -> Tree:
+    """A phase whose head is solved and not trained."""
+    number, phase = run.number, run.phase
+    with context.saving(), context.observer.phase(phase, number, len(run.recipe.phases)):
+        features, cached = _activations(context, phase, variables, _pictures(context, phase))
+        solved = solve_phase(context, phase, variables, features)
+        _judge(context, run, solved.variables, None, cached, {"solved": describe_solution(solved)})
+        context.keeper.phase_end(run, number, 0, solved_state(phase, solved.variables))
+        context.keeper.stop_if_asked(f"stopped after phase {phase.name!r}")
+    return solved.variables
+
+
 def _judge(
-    context: RunContext, run: RunState, variables: Tree, predictions: Predictions | None, cached: dict[str, Any] | None
+    context: RunContext,
+    run: RunState,
+    variables: Tree,
+    predictions: Predictions | None,
+    cached: dict[str, Any] | None,
+    more: dict[str, Any] | None = None,
 ) -> None:
     """What the phase has brought goes into the run's state, and the phase is over."""
     settings, phase = context.settings, run.phase
-    if phase.cut is not None or phase.image_size not in (None, settings.image_size):
+    on_the_way = phase.image_size not in (None, settings.image_size)
+    if predictions is None or phase.cut is not None or on_the_way:
         # Every phase is judged on the same: whole pictures, at the size that is used afterwards.
         valid_loader = context.loaders.valid[settings.image_size]
         predictions = predict(context.model, variables, valid_loader, threshold=settings.threshold)
     assert predictions is not None  # there is a validation loader
     scores = summarize(predictions)
     brought = {"name": phase.name, "seconds": run.total_phase_seconds()}
-    brought |= {name: scores[name] for name in ("loss", "accuracy")}
+    brought |= {name: scores[name] for name in ("loss", "accuracy")} | (more or {})
     if run.latest is not None:
         brought |= difference(run.latest, predictions)
     run.cached += [cached] if cached is not None else []
-    run.end_phase(brought, predictions)
+    before = run.best
+    if not run.end_phase(brought, predictions, on_the_way=on_the_way):
+        assert before is not None  # there is something to go back to
+        kept = run.steps[before]
+        context.observer.note(
+            f"phase {phase.name!r} ended with validation loss {scores['loss']:.4f}, no lower than {kept['loss']:.4f} "
+            f"of {kept['name']!r}: the run goes on from that"
+        )
 
 
 def _loaders(context: RunContext, phase: Phase, variables: Tree) -> tuple[AnyLoader, AnyLoader, dict[str, Any] | None]:
     """The phase's loaders, of pictures or of activations; and what was computed for these."""
-    size = phase.image_size or context.settings.image_size
-    train_loader = context.loaders.train[size, phase.augment != "none"]
-    valid_loader = context.loaders.valid[size]
+    train_loader = _pictures(context, phase)
+    valid_loader = context.loaders.valid[phase.image_size or context.settings.image_size]
     if phase.cut is None:
         return train_loader, valid_loader, None
-    return _activations(context, phase, variables, train_loader, valid_loader)
+    settings = context.settings
+    features, cached = _activations(context, phase, variables, train_loader)
+    with context.observer.task(f"computing activations at {phase.cut}", len(valid_loader.kept)) as progress:
+        held_back = extract_features(context.model, variables, valid_loader, cut=phase.cut, on_progress=progress)
+    sampled: dict[str, Any] = {"batch_size": settings.batch_size, "seed": settings.seed, "sampling": settings.sampling}
+    return (
+        ActivationLoader(features, train=True, **sampled),
+        ActivationLoader(held_back, batch_size=int(settings.batch_size), train=False),
+        cached,
+    )
+
+
+def _pictures(context: RunContext, phase: Phase) -> Loader:
+    """The training loader of a phase."""
+    return context.loaders.train[phase.image_size or context.settings.image_size, phase.augment != "none"]
 
 
 def _activations(
-    context: RunContext, phase: Phase, variables: Tree, train_loader: Loader, valid_loader: Loader
-) -> tuple[ActivationLoader, ActivationLoader, dict[str, Any]]:
+    context: RunContext, phase: Phase, variables: Tree, train_loader: Loader
+) -> tuple[ActivationDataset, dict[str, Any]]:
+    """The training pictures' activations, computed once, and what that took."""
     assert phase.cut is not None
     settings, started = context.settings, time.perf_counter()
-    before = len(train_loader.kept) * phase.num_views
-    total = before + len(valid_loader.kept)
+    total = len(train_loader.kept) * phase.num_views
     with context.observer.task(f"computing activations at {phase.cut}", total) as progress:
         bank: dict[str, Any] = {"num_views": phase.num_views, "augment": phase.augment} if phase.num_views > 1 else {}
-        common: dict[str, Any] = {"model": context.model, "variables": variables, "cut": phase.cut}
         features = extract_features(
-            loader=train_loader, seed=settings.seed, on_progress=within(progress, 0, total), **bank, **common
+            context.model, variables, train_loader, cut=phase.cut, seed=settings.seed, on_progress=progress, **bank
         )
-        held_back = extract_features(loader=valid_loader, on_progress=within(progress, before, total), **common)
     seconds = time.perf_counter() - started
     cached = {
         "phase": phase.name,
         "cut": phase.cut,
-        "rows": len(features) * phase.num_views + len(held_back),
-        "bytes": features.nbytes + held_back.nbytes,
+        "rows": total,
+        "bytes": features.nbytes,
         "dtype": str(features.dtype),
         "placement": features.placement,
         "seconds": seconds,
         # Every epoch, and the search for a rate, would have computed them again.
-        "seconds_saved": seconds * (phase.num_epochs - 1 + (phase.lr_from == "find")),
+        "seconds_saved": seconds * max(phase.num_epochs - 1 + (phase.lr_from == "find"), 0),
     }
-    sampled: dict[str, Any] = {"batch_size": settings.batch_size, "seed": settings.seed, "sampling": settings.sampling}
-    return (
-        ActivationLoader(features, train=True, **sampled),
-        ActivationLoader(held_back, batch_size=settings.batch_size, train=False),
-        cached,
-    )
+    return features, cached
 
 
 class FoundRate(NamedTuple):

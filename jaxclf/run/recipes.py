@@ -24,6 +24,8 @@ EIGHT_STEPS: dict[str, tuple[int, ...]] = {
     "head, augmented": (4,),
     "all layers": (5, 6, 7, 8),
 }
+#: Rows of each picture in the bank that the second step solves: the plain one and augmented ones.
+BANK_VIEWS = 5
 #: Cycles without a lower validation loss after which the last phase of the eight steps ends.
 PATIENCE = 1
 
@@ -53,14 +55,35 @@ def eight_steps(
     if settings.weights == "none":
         return two_phase(settings, lr=lr, epochs=epochs)
     rates = _rates(UNLIKE_IMAGENET if unlike_imagenet else LIKE_IMAGENET, lr)
-    again = rates if lr is not None else rates | {"lr_from": "previous"}
     precomputed, augmented, everything = EIGHT_STEPS
-    phases = (
-        Phase(precomputed, frozen=BODY, augment="none", cut="pooled", num_cycles=2, **rates),
-        Phase(augmented, frozen=BODY, num_cycles=3, **again),
-        Phase(everything, keep_best=True, patience=PATIENCE, **_cycles(epochs, 3), **rates),
-    )
-    return Recipe(settings, phases)
+    if can_solve(settings):
+        heads = (_solved(precomputed), _solved(augmented, num_views=BANK_VIEWS, augment="side_on"))
+    else:
+        again = rates if lr is not None else rates | {"lr_from": "previous"}
+        heads = (
+            Phase(precomputed, frozen=BODY, augment="none", cut="pooled", num_cycles=2, **rates),
+            Phase(augmented, frozen=BODY, num_cycles=3, **again),
+        )
+    last = Phase(everything, keep_best=True, patience=PATIENCE, **_cycles(epochs, 3), **rates)
+    return Recipe(settings, (*heads, last))
+
+
+def can_solve(settings: Settings) -> bool:
+    """Whether a head with these settings is a convex problem, and solved: `jaxclf.solve_head`."""
+    return settings.head != "concat" and settings.loss in ("softmax", "sigmoid")
+
+
+def _solved(name: str, **bank: Any) -> Phase:
+    """The phase of a head that is solved on cached activations."""
+    return Phase(name, lrs=(0.0,), frozen=BODY, cut="pooled", solve=True, **({"augment": "none"} | bank))
+
+
+def _head_at(size: int, settings: Settings, rates: dict[str, Any]) -> Phase:
+    """The head at an image size of progressive resizing, solved where that can be."""
+    name = f"head at {size}"
+    if can_solve(settings):
+        return _solved(name, image_size=size, num_views=BANK_VIEWS, augment="side_on")
+    return Phase(name, frozen=BODY, image_size=size, **rates)
 
 
 def fine_tune(
@@ -86,14 +109,17 @@ def fine_tune(
 def head_only(
     settings: Settings, *, lr: float | None = None, epochs: int | None = None, unlike_imagenet: bool = False
 ) -> Recipe:
-    """Only the head of a pretrained network, from activations that are computed once.
+    """Only the head of a pretrained network, from activations that are computed once: steps 1 to 3 of `eight_steps`.
 
-    Along one cosine over `epochs`; None takes two cycles of one epoch, as steps 1 to 3 of `eight_steps` do.
+    It is solved. With a rate or a number of epochs, and where it cannot be solved, it is trained: along one cosine over
+    `epochs`; None takes two cycles of one epoch.
     """
     if settings.weights == "none":
         raise ValueError(
             "recipe 'head-only' needs pretrained weights: a frozen random body is of no use; set --weights"
         )
+    if can_solve(settings) and lr is None and epochs is None:
+        return Recipe(settings, (_solved("head, precomputed"),))
     rates = _rates(UNLIKE_IMAGENET if unlike_imagenet else LIKE_IMAGENET, lr)
     cycles: dict[str, Any] = {"num_cycles": 2} if epochs is None else {"cycle_epochs": _length(epochs, 1)}
     phase = Phase("head, precomputed", frozen=BODY, augment="none", cut="pooled", **cycles, **rates)
@@ -123,11 +149,13 @@ def progressive(
     rates, phases = _rates(ratios, lr), list[Phase]()
     for size in sizes:
         if settings.weights != "none":
-            phases.append(Phase(f"head at {size}", frozen=BODY, image_size=size, **rates))
-            rates = rates if lr is not None else rates | {"lr_from": "previous"}
+            phases.append(_head_at(size, settings, rates))
+        trained = bool(phases) and not phases[-1].solve
+        rates = rates | {"lr_from": "previous"} if lr is None and trained else rates
         phases.append(
             Phase(f"all layers at {size}", cycle_epochs=_length(epochs, 2), image_size=size, keep_best=True, **rates)
         )
+        rates = rates if lr is not None else rates | {"lr_from": "previous"}
     # What is evaluated and predicted afterwards is the last size.
     return Recipe(dataclasses.replace(settings, image_size=sizes[-1]), tuple(phases))
 

@@ -1,6 +1,7 @@
 """A recipe from start to end: data in, phases one after another, everything a RUN folder holds out."""
 
 import contextlib
+import dataclasses
 import json
 import os
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from jaxclf.data.manifest import Roster, make_roster
 from jaxclf.data.sources import fingerprint
 from jaxclf.models.trees import tree_digest
 from jaxclf.run.checkpoint_file import load_variables
-from jaxclf.run.checkpoints import Keeper
+from jaxclf.run.checkpoints import Keeper, phase_path
 from jaxclf.run.folder import SUMMARY, check_out, create_run
 from jaxclf.run.observer import Interrupted, Observer, StopSignals
 from jaxclf.run.phase import run_phase
@@ -72,7 +73,6 @@ def run_recipe(
     if recipe.settings.deterministic:
         enable_determinism()
     mesh = data_mesh(num_devices)
-    check_divisible(recipe.settings.batch_size, mesh)
     folder = check_out(out, overwrite=overwrite or resume)
     begun = read_request(folder) if resume else None
     if begun is not None:
@@ -83,11 +83,13 @@ def run_recipe(
         return finished
     check_outside(data, folder)
     prepared = prepare(data, recipe.settings, observer)
-    splits = prepared.splits
+    splits, asked = prepared.splits, recipe
+    recipe = dataclasses.replace(asked, settings=asked.settings.for_photos(len(splits.train)))
+    check_divisible(recipe.settings.batch(len(splits.train)), mesh)
     pictures = sum(len(part) for part in (splits.train, splits.valid, splits.test) if part is not None)
     with observer.task("reading", pictures) as progress:
         roster = make_roster(splits, progress)
-    request = make_request(data, recipe, prepared)
+    request = make_request(data, asked, prepared)
     if begun is not None:
         for line in check_same(folder, begun, request, roster):
             observer.note(line)
@@ -107,36 +109,37 @@ def run_recipe(
         observer=observer,
         stop=stop,
     )
-    return _run(context, _begin(context, request, roster, resumed=begun is not None))
+    return _run(context, _begin(context, recipe, request, roster, resumed=begun is not None))
 
 
-def _begin(context: RunContext, request: Request, roster: Roster, *, resumed: bool) -> Point:
+def _begin(context: RunContext, recipe: Recipe, request: Request, roster: Roster, *, resumed: bool) -> Point:
     """Starts the RUN folder, or finds where the run in it goes on."""
     any_process(False)  # all have looked at the folder
     if resumed:
-        point = resume_point(context.folder, request.recipe, context.keeper, context.observer.note)
+        point = resume_point(context.folder, recipe, context.keeper, context.observer.note)
         context.observer.note(f"resuming the run in {context.folder}: {point.describe()}")
         return point
     if is_writer():
-        create_run(context.folder, request.recipe)
+        create_run(context.folder, recipe)
         write_request(context.folder, request, roster)
     any_process(False)
-    return Point(RunState(request.recipe))
+    return Point(RunState(recipe))
 
 
 def _run(context: RunContext, point: Point) -> dict[str, Any]:
     """All phases from a point on, and the summary."""
     run = point.run
     inside = point.path if point.place is not None else None
-    if point.path is None:
-        variables = context.prepared.initial_variables(context.settings.seed)
+    if run.best is None:
+        held = context.prepared.initial_variables(context.settings.seed)
     else:
-        variables = load_variables(point.path)
+        held = load_variables(phase_path(context.folder, run.best))
     with _explained(context):
         while not run.finished:
-            variables = run_phase(context, run, variables, inside)
+            ended = run_phase(context, run, held, inside)
+            held = ended if run.best == run.number - 1 else held
             inside = None
-        return finish(context, run, variables)
+        return finish(context, run, held)
 
 
 def _metadata(prepared: Prepared) -> dict[str, Any]:

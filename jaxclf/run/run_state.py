@@ -18,7 +18,8 @@ class RunState:
       steps: what each phase brought, as in `summary.json`.
       cached: what was computed once, for each phase that did.
       rates: the learning-rate tests, as in `lr_curves.json`.
-      latest: the last ended phase's predictions for the validation pictures.
+      best: number of the ended phase whose result the run holds, from which the next one starts; None before the first.
+      latest: that result's predictions for the validation pictures.
       seconds, phase_seconds: spent on the run, and on this phase, before this process took over.
     """
 
@@ -27,6 +28,7 @@ class RunState:
     steps: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     cached: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     rates: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    best: int | None = None
     latest: Predictions | None = None
     seconds: float = 0.0
     phase_seconds: float = 0.0
@@ -51,8 +53,9 @@ class RunState:
 
     @property
     def previous_lr(self) -> float | None:
-        """The last layer group's rate in the phase before."""
-        return self.recipe.phases[self.number - 1].lrs[-1] if self.number else None
+        """The last layer group's rate in the phase before that was trained; None without one."""
+        trained = (phase for phase in reversed(self.recipe.phases[: self.number]) if not phase.solve)
+        return next((phase.lrs[-1] for phase in trained), None)
 
     def set_phase(self, phase: Phase) -> None:
         """Puts in the phase under way as it is really run."""
@@ -71,18 +74,27 @@ class RunState:
         """Spent on the phase under way."""
         return self.phase_seconds + time.perf_counter() - self._phase_started
 
-    def end_phase(self, step: dict[str, Any], latest: Predictions) -> None:
-        """The phase under way has brought `step`."""
-        self.steps.append(step)
-        self.latest = latest
+    def end_phase(self, step: dict[str, Any], predictions: Predictions, *, on_the_way: bool = False) -> bool:
+        """The phase under way has brought `step`. Returns whether the run goes on from it, not from what was before.
+
+        It does where its validation loss is lower than that. A phase `on_the_way`, at another image size than the final
+        one, is not held against others: it counts, and so does whatever comes after it.
+        """
+        before = None if self.best is None else self.steps[self.best]
+        kept = before is None or on_the_way or before["on_the_way"] or step["loss"] < before["loss"]
+        self.steps.append({**step, "on_the_way": on_the_way, "kept": kept})
+        if kept:
+            self.best, self.latest = self.number, predictions
         self.number += 1
         self.phase_seconds = 0.0
         self.start_clock()
+        return kept
 
     def to_dict(self) -> dict[str, Any]:
         """All but arrays and curves, as JSON values; `num_rates` says how many of `lr_curves.json` count."""
         return {
             "number": self.number,
+            "best": self.best,
             "phases": [dataclasses.asdict(phase) for phase in self.recipe.phases],
             "steps": list(self.steps),
             "cached": list(self.cached),
@@ -100,6 +112,7 @@ class RunState:
         return cls(
             recipe=dataclasses.replace(recipe, phases=phases),
             number=data["number"],
+            best=data["best"],
             steps=list(data["steps"]),
             cached=list(data["cached"]),
             rates=rates[: data["num_rates"]],

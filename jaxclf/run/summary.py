@@ -28,6 +28,9 @@ from jaxclf.run.prepare import RunContext, hardware, versions
 from jaxclf.run.processes import is_writer
 from jaxclf.run.run_state import RunState
 
+#: The last step of a run by name.
+TTA = "test-time augmentation"
+
 
 def finish(context: RunContext, run: RunState, variables: Tree) -> dict[str, Any]:
     """Judges what a run's phases ended with, and writes all but the phases' own files, `summary.json` last.
@@ -35,7 +38,7 @@ def finish(context: RunContext, run: RunState, variables: Tree) -> dict[str, Any
     Args:
       context: what all phases shared.
       run: whose phases have all ended.
-      variables: what the last one ended with.
+      variables: those of the phase that ended best.
 
     Returns:
       What `summary.json` holds.
@@ -56,7 +59,9 @@ def finish(context: RunContext, run: RunState, variables: Tree) -> dict[str, Any
 def _figures(context: RunContext, run: RunState, variables: Tree, latest: Predictions) -> dict[str, Any]:
     """What the run brought: its phases, test-time augmentation, the test part, calibration."""
     settings, splits = context.settings, context.prepared.splits
-    steps, tta = list(run.steps), None
+    assert run.best is not None  # there is a phase
+    held, tta = run.steps[run.best], None
+    steps, final = list(run.steps), {"name": held["name"], "loss": held["loss"], "accuracy": held["accuracy"]}
     if settings.tta_views:
         started = time.perf_counter()
         context.observer.note(f"test-time augmentation: the plain picture and {settings.tta_views} views")
@@ -64,10 +69,14 @@ def _figures(context: RunContext, run: RunState, variables: Tree, latest: Predic
         with context.observer.task("test-time augmentation", total) as progress:
             tta = _score_tta(context, run, variables, latest, progress)
         brought = {name: tta[name] for name in ("loss", "accuracy", "loss_difference")}
-        steps.append({"name": "test-time augmentation", "seconds": time.perf_counter() - started, **brought})
+        tta["used"] = tta["loss"] < held["loss"]
+        steps.append({"name": TTA, "seconds": time.perf_counter() - started, **brought, "kept": tta["used"]})
+        if tta["used"]:
+            final = {"name": TTA, "loss": tta["loss"], "accuracy": tta["accuracy"]}
     return {
-        "accuracy": run.steps[-1]["accuracy"],
-        "loss": run.steps[-1]["loss"],
+        "accuracy": held["accuracy"],
+        "loss": held["loss"],
+        "final": final,
         **(_multi_label_figures(latest) if latest.multi_label else {}),
         "num_classes": len(splits.train.classes),
         "classes": list(splits.train.classes),
@@ -87,7 +96,8 @@ def _about(context: RunContext, run: RunState, variables: Tree) -> dict[str, Any
     return {
         "rates": [{name: rate[name] for name in ("phase", "lr", "rule", "seconds")} for rate in run.rates],
         "cached": run.cached,
-        "checkpoint": f"{CHECKPOINTS}/phase{run.number}",
+        "checkpoint": f"{CHECKPOINTS}/phase{(run.best or 0) + 1}",
+        "best": run.steps[run.best or 0]["name"],
         "data": {"path": context.data, "layout": splits.layout, "fingerprint": fingerprint(splits.whole)},
         "skipped_images": {
             part: [{"name": picture.name, "reason": picture.reason} for picture in pictures]

@@ -182,10 +182,11 @@ def phase_costs(recipe: Recipe, num_train: int, num_classes: int, *, num_valid: 
     for name, (value, least) in counts.items():
         if value < least:
             raise ValueError(f"{name}={value} must be at least {least}")
-    settings = recipe.settings
+    settings = recipe.settings.for_photos(num_train)
     model = create_classifier(settings.arch, num_classes, head=settings.head)  # FLOPs are the same in any precision
-    steps = num_batches(num_train, settings.batch_size)
-    one_step = functools.cache(functools.partial(step_flops, model, batch_size=settings.batch_size))
+    batch_size = settings.batch(num_train)
+    steps = num_batches(num_train, batch_size)
+    one_step = functools.cache(functools.partial(step_flops, model, batch_size=batch_size))
     picture = functools.cache(functools.partial(forward_flops, model))
     unit = steps * one_step(image_size=settings.image_size)
     costs = []

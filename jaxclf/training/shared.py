@@ -7,7 +7,7 @@ from typing import Any
 import optax
 from jax.sharding import Mesh
 
-from jaxclf.augment import Mix, cutmix, make_augment, mixup
+from jaxclf.augment import Augment, Mix, cutmix, make_augment, mixup
 from jaxclf.config import Phase, Preprocess, Settings
 from jaxclf.data.activations import AnyLoader
 from jaxclf.models.classifier import Classifier
@@ -91,12 +91,16 @@ def shared_step(kind: StepKind) -> TrainStep:
         preprocess=kind.preprocess,
         settings=kind.settings,
         frozen=kind.frozen,
-        augment=None if kind.augment is None else make_augment(kind.augment, kind.preprocess.image_size),
+        augment=None if kind.augment is None else _augment(kind.augment, kind.preprocess),
         mix=make_mix(kind.settings) if kind.cut is None else None,
         loss=named_loss(kind.settings),
         start=kind.cut,
         mesh=kind.mesh,
     )
+
+
+def _augment(name: str, preprocess: Preprocess) -> Augment:
+    return make_augment(name, preprocess.image_size, shown=preprocess.shown)
 
 
 def named_loss(settings: Settings, class_weights: Any = None) -> Loss:

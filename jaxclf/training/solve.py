@@ -15,6 +15,8 @@ from jaxclf.models.pool import average_half
 from jaxclf.training.logistic import RIDGES, LogisticProblem, SolvedHead, solve_logistic
 from jaxclf.training.losses import balanced_class_weights
 
+#: The dense layer of the heads that can be solved.
+LAYERS = {"linear": "fc", "pools": "fc_pools"}
 #: Rows that are read at a time.
 BLOCK = 4096
 
@@ -50,7 +52,7 @@ def solve_head(
     The strengths are compared at 10 x `tolerance`, each starting from the optimum of the next stronger one.
 
     Args:
-      model: with a linear head; its dropout goes unused.
+      model: with the head "linear" or "pools"; its dropout goes unused.
       variables: of the model; all but the head are kept.
       features: cached at "pooled". A bank is solved on all its views, a loader that is not `augmented` on its one.
       ridges: strengths to try, > 0; `None` for 13 from 1e4 to 1e-2. The stronger, the smaller the kernel.
@@ -73,16 +75,17 @@ def solve_head(
     """
     settings = Settings() if settings is None else settings
     dataset = features.dataset if isinstance(features, ActivationLoader) else features
-    fc = variables["params"]["head"].get("fc")
-    if model.head_kind != "linear" or fc is None:
+    layer = LAYERS.get(model.head_kind)
+    if layer not in variables["params"]["head"]:
         raise ValueError(
-            f"head={model.head_kind!r} is no convex problem: train it with jaxclf.fit, or make a linear head"
+            f"head={model.head_kind!r} is no convex problem: train it with jaxclf.fit, or make a linear head, on one "
+            "pool or both"
         )
     if dataset.cut != "pooled":
         raise ValueError(f"the head reads the cut 'pooled', the features are of {dataset.cut!r}: extract them there")
     if len(dataset.classes) != model.num_classes:
         raise ValueError(f"the model has {model.num_classes} classes, the features have {len(dataset.classes)}")
-    problem = _problem(features, settings)
+    problem = _problem(features, settings, both=model.head_kind == "pools")
     solved = solve_logistic(
         problem,
         RIDGES if ridges is None else ridges,
@@ -92,11 +95,11 @@ def solve_head(
         max_bytes=max_bytes,
         on_progress=on_progress,
     )
-    head = {"fc": {name: jnp.asarray(value) for name, value in solved.variables.items()}}
+    head = {layer: {name: jnp.asarray(value) for name, value in solved.variables.items()}}
     return solved._replace(variables={**variables, "params": {**variables["params"], "head": head}})
 
 
-def _problem(features: ActivationDataset | ActivationLoader, settings: Settings) -> LogisticProblem:
+def _problem(features: ActivationDataset | ActivationLoader, settings: Settings, *, both: bool) -> LogisticProblem:
     dataset = features.dataset if isinstance(features, ActivationLoader) else features
     if settings.loss not in ("softmax", "sigmoid"):
         raise ValueError(f"loss={settings.loss!r} is not convex: train it with jaxclf.fit, or set softmax or sigmoid")
@@ -114,5 +117,7 @@ def _problem(features: ActivationDataset | ActivationLoader, settings: Settings)
         rows, views = rows[view::views], 1
     targets = dataset.labels if dataset.multi_label else np.eye(classes, dtype=np.float32)[dataset.labels]
     blocks = (dataset.rows(rows[start : start + BLOCK]) for start in range(0, len(rows), BLOCK))
-    x = np.concatenate([np.asarray(average_half(fetch(block)), np.float32) for block in blocks])
+    x = np.concatenate(
+        [np.asarray(fetch(block) if both else average_half(fetch(block)), np.float32) for block in blocks]
+    )
     return LogisticProblem(x, targets, dataset.multi_label, views, weights, settings.label_smoothing)

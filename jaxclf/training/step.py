@@ -152,7 +152,7 @@ class _Found(NamedTuple):
 def _make_prepare(
     num_classes: int, preprocess: Preprocess, augment: Augment | None, mix: Mix | None, start: str | None
 ) -> Callable[[Batch, jax.Array, jax.Array], _Examples]:
-    augment = augment or make_augment("none", preprocess.image_size)
+    augment = augment or make_augment("none", preprocess.image_size, shown=preprocess.shown)
 
     def prepare(batch: Batch, augment_key: jax.Array, mix_key: jax.Array) -> _Examples:
         labels, mask = jnp.asarray(batch.labels), jnp.asarray(batch.mask)
@@ -189,7 +189,7 @@ def _make_differentiate(
                 train=True,
                 frozen=frozen,
                 start=start,
-                bn_frozen=settings.bn_frozen,
+                bn_frozen=bool(settings.bn_frozen),
                 mask=examples.mask,
                 rngs={"dropout": key},
                 mutable=["batch_stats"],

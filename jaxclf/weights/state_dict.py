@@ -21,8 +21,13 @@ from jaxclf.models.trees import leaf_paths
 
 _Shape = tuple[int, ...]
 
-_TORCH_HEADS = {"fc.weight": "linear", "fc.bias": "linear", "head.fc2.weight": "concat", "head.fc2.bias": "concat"}
-_OUR_HEADS = {"params/head/fc/kernel": "linear", "params/head/fc2/kernel": "concat"}
+_TORCH_LAYERS = {"fc": "linear", "head.fc_pools": "pools", "head.fc2": "concat"}
+_TORCH_HEADS = {f"{layer}.{leaf}": kind for layer, kind in _TORCH_LAYERS.items() for leaf in ("weight", "bias")}
+_OUR_HEADS = {
+    "params/head/fc/kernel": "linear",
+    "params/head/fc_pools/kernel": "pools",
+    "params/head/fc2/kernel": "concat",
+}
 
 
 class _Entry(NamedTuple):
@@ -206,6 +211,8 @@ def _entries(config: ResNetConfig, head: str | None, num_classes: int) -> Iterat
             channels = config.out_width(stage)
     if head == "linear":
         yield from _dense("fc", "head/fc", channels, num_classes)
+    if head == "pools":
+        yield from _dense("head.fc_pools", "head/fc_pools", 2 * channels, num_classes)
     if head == "concat":
         yield from _batch_norm("head.bn1", "head/bn1", 2 * channels)
         yield from _dense("head.fc1", "head/fc1", 2 * channels, ConcatHead.hidden)

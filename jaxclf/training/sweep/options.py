@@ -21,7 +21,7 @@ class SweepGrid:
       seeds: of the initial head and of dropout.
       num_folds: parts of the cross-validation, 2 .. n, every class spread evenly.
       fold_seed: of the folds, see `jaxclf.data.order.k_folds`.
-      dropout: of the linear head.
+      dropout: of the linear heads.
 
     Raises:
       ValueError: naming the argument, for values that make no sense.
@@ -51,8 +51,8 @@ class SweepGrid:
             raise ValueError(f"seeds={self.seeds} must be whole numbers from 0 to 2^31 - 1")
         if self.num_folds < 2:
             raise ValueError(f"num_folds={self.num_folds} must be at least 2")
-        if not 0 <= self.dropout < 1 or (self.dropout and "linear" not in self.heads):
-            raise ValueError(f"dropout={self.dropout} must lie in [0, 1), and is for the linear head only")
+        if not 0 <= self.dropout < 1 or (self.dropout and set(self.heads) == {"concat"}):
+            raise ValueError(f"dropout={self.dropout} must lie in [0, 1), and is not for the concat head")
 
 
 @dataclasses.dataclass(frozen=True)

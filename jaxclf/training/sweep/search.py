@@ -72,7 +72,7 @@ def sweep_heads(
     examples = jax.device_put(whole) if mesh is None else replicate(whole, mesh)
     programs = {
         head: Program(
-            create_head(head, len(data.classes), dropout=grid.dropout if head == "linear" else 0.0),
+            create_head(head, len(data.classes), dropout=grid.dropout if head != "concat" else 0.0),
             data.multi_label,
             grid.num_folds,
             training,
