@@ -45,7 +45,7 @@ def fit_turn(folder: Path, data: Path, flags: Sequence[str], seed: int, threads:
     for made in (run, cache):
         shutil.rmtree(made, ignore_errors=True)
     steps = [{name: step[name] for name in ("name", "loss", "accuracy", "seconds")} for step in summary["steps"]]
-    record = {"asked": asked, **measured, "commit": commit(), "steps": steps, "rates": summary["rates"]}
+    record = {"asked": asked, **measured, "commit": commit(), "steps": steps, "rates": summary.get("rates", [])}
     keep(folder, record)
     return record
 
