@@ -23,7 +23,7 @@ class Turn(NamedTuple):
       final: what each picture scores at the end, by choices that did not see it.
       steps: (name, what each picture scores) after each step, in their order.
       choices: the states that the two halves chose, and whether with test-time augmentation.
-      own: (name, scores) of what the run may end with: its phases' ends, and the last with test-time augmentation.
+      own: (name, scores) of its phases' ends, and of the best state with test-time augmentation.
     """
 
     record: Mapping[str, Any]
@@ -49,7 +49,8 @@ def judged_turn(said: Said, record: Mapping[str, Any]) -> Turn:
     def named(choice: Choice) -> tuple[str, bool]:
         return str(said.names[choice.state]), choice.augmented
 
-    own = [*ends, ("test-time augmentation", augmented.of(len(said.names) - 1))]
+    held = int(plain.losses.mean(-1).argmin())  # what the run itself, which looks at all pictures, ends with
+    own = [*ends, ("test-time augmentation", augmented.of(held))]
     return Turn(record, said.files, said.labels, final, steps, tuple(map(named, choices)), own)
 
 
