@@ -7,7 +7,7 @@ DATA holds train/CLASS/* and valid/CLASS/*, or just CLASS/*. `jaxclf fit` runs t
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -19,72 +19,90 @@ parser.add_argument("data")
 parser.add_argument("--arch", default="resnet34")
 parser.add_argument("--weights", default="auto")
 parser.add_argument("--image-size", type=int, default=224)
-parser.add_argument("--batch-size", type=int, default=64)
+parser.add_argument("--batch-size", type=int, help="default: follows the number of photos, from 16 to 64")
 parser.add_argument("--finder-steps", type=int, default=100)
 parser.add_argument("--out", type=Path, default=Path("eight_steps"), help="folder for the plots")
 args = parser.parse_args()
 args.out.mkdir(parents=True, exist_ok=True)
 jaxclf.enable_compilation_cache()
 
-# The data, a pretrained body, and a new head.
+# The data, a pretrained body, and a new head. Batch size and BatchNorm follow the number of photos.
 data = jaxclf.open_data(args.data)
+settings = jaxclf.Settings(batch_size=args.batch_size or "auto").for_photos(len(data.train))
 pretrained = jaxclf.load_weights(args.weights, args.arch)
-model = jaxclf.create_classifier(args.arch, len(data.train.classes))
-variables: Any = jaxclf.init_variables(model, jax.random.key(0), image_size=args.image_size)
-variables = jaxclf.merge_variables(variables, pretrained.variables)
-body = jaxclf.frozen_prefix("stage4")
-ratios = (0.01, 0.1, 1.0)  # earlier layer groups learn slower; for satellites or microscopes 1/9, 1/3, 1
+model = jaxclf.create_classifier(args.arch, len(data.train.classes), head=settings.head)
+initial: Any = jaxclf.init_variables(model, jax.random.key(0), image_size=args.image_size)
+initial = jaxclf.merge_variables(initial, pretrained.variables)
+
+
+class Held(NamedTuple):
+    """What is gone on from: the step with the lowest validation loss so far."""
+
+    name: str
+    variables: Any
+    predictions: jaxclf.Predictions
+    loss: float
+
+
+def judged(name: str, variables: Any, predictions: jaxclf.Predictions | None = None) -> Held:
+    """What a step ended with; prints its figures."""
+    found = jaxclf.predict(model, variables, valid) if predictions is None else predictions
+    figures = jaxclf.summarize(found)
+    print(f"{name}: loss {figures['loss']:.4f}, accuracy {figures['accuracy']:.3f}")
+    return Held(name, variables, found, figures["loss"])
+
+
+def better(before: Held, after: Held) -> Held:
+    """The one with the lower loss; says so where that is the one before."""
+    if after.loss >= before.loss:
+        print(f"{after.name}: no better, not used")
+    return min(before, after, key=lambda held: held.loss)
+
+
+def solve(step: int, features: Any) -> Any:
+    """The variables with the head at its optimum on these activations; draws the loss over the ridge, too."""
+    solved = jaxclf.solve_head(model, initial, features, settings=settings)
+    ax: Any = plots.plot_ridge(solved)
+    plots.save_figure(ax.figure, args.out / f"{step} ridge.png")
+    print(f"{step} ridge: {solved.ridge:.3g}, held-out loss {solved.loss:.4f}")
+    return solved.variables
+
 
 # 1. Augmentation on; and precompute: what the frozen body makes of the plain pictures, computed once.
-common = {"batch_size": args.batch_size, "image_size": args.image_size, "preprocess": pretrained.config.preprocess}
+batch_size: Any = settings.batch_size
+common = {"batch_size": batch_size, "image_size": args.image_size, "preprocess": pretrained.config.preprocess}
 augmented = jaxclf.Loader(data.train, train=True, **common)
 plain = jaxclf.Loader(data.train, train=True, presized=False, **common)
 valid = jaxclf.Loader(data.valid, train=False, **common)
-features, valid_features = (jaxclf.extract_features(model, variables, loader) for loader in (plain, valid))
-pooled = jaxclf.ActivationLoader(features, batch_size=args.batch_size, train=True)
-pooled_valid = jaxclf.ActivationLoader(valid_features, batch_size=args.batch_size, train=False)
+features = jaxclf.extract_features(model, initial, plain)
 
+# 2. In place of a rate, the head's ridge, by cross-validation. 3. The head at its optimum on what was precomputed,
+# 4. and on five views of each picture: the plain one, and four augmented ones.
+held = judged("head, precomputed", solve(2, features))
+bank = jaxclf.extract_features(model, initial, augmented, num_views=5, augment="side_on")
+held = better(held, judged("head, augmented", solve(4, bank)))
 
-def find_rates(step: str, loader: Any, frozen: tuple[str, ...] = ()) -> tuple[float, ...]:
-    """The layer groups' rates, of which the last is where the loss still falls clearly; draws the curve, too."""
-    curve = jaxclf.find_lr(model, variables, loader, lrs=ratios, frozen=frozen, num_steps=args.finder_steps)
-    valley = jaxclf.suggest_lr(curve)
-    ax: Any = plots.plot_lr_curve(curve, suggestions={"valley": valley.lr})
-    plots.save_figure(ax.figure, args.out / f"{step}.png")
-    print(f"{step}: {valley.reason}; going on with {valley.lr or 0.01:.2g}")
-    return tuple((valley.lr or 0.01) * ratio for ratio in ratios)
-
-
-def fit(phase: Phase, train: Any, valid: Any, number: int, first_epoch: int) -> jaxclf.FitResult:
-    """Trains a phase from the variables so far, and prints its epochs."""
-    result = jaxclf.fit(model, variables, phase, train, valid, phase_number=number, first_epoch=first_epoch)
-    for row in result.epochs:
-        figures = f"loss {row['valid_loss']:.4f}, accuracy {row['valid_accuracy']:.3f}"
-        print(f"{phase.name}: epoch {row['epoch'] + 1}, {figures}")
-    return result
-
-
-# 2. A learning rate for the new head. 3. The head on what was precomputed, 4. and on augmented pictures.
-lrs = find_rates("2 find_lr", pooled, frozen=body)
-phase = Phase("head, precomputed", lrs, frozen=body, augment="none", cut="pooled", num_cycles=2)
-variables = fit(phase, pooled, pooled_valid, number=0, first_epoch=0).state.variables
-phase = Phase("head, augmented", lrs, frozen=body, num_cycles=3)
-variables = fit(phase, augmented, valid, number=1, first_epoch=2).state.variables
-
-# 5. From here on all layers are trained, 6. the earlier ones at lower rates (`ratios`). 7. A rate for that.
-lrs = find_rates("7 find_lr", augmented)
+# 5. From here on all layers are trained, 6. the earlier ones at lower rates. 7. A rate for that.
+ratios = (0.01, 0.1, 1.0)  # for satellites or microscopes 1/9, 1/3, 1
+curve = jaxclf.find_lr(model, held.variables, augmented, lrs=ratios, num_steps=args.finder_steps, settings=settings)
+valley = jaxclf.suggest_lr(curve)
+found_ax: Any = plots.plot_lr_curve(curve, suggestions={"valley": valley.lr})
+plots.save_figure(found_ax.figure, args.out / "7 find_lr.png")
+print(f"7 find_lr: {valley.reason}; going on with {valley.lr or 0.01:.2g}")
 
 # 8. Cycles of 1, 2 and 4 epochs until over-fitting, and of all their epochs the best.
+lrs = tuple((valley.lr or 0.01) * ratio for ratio in ratios)
 phase = Phase("all layers", lrs, num_cycles=3, cycle_mult=2, keep_best=True, patience=1)
-result = fit(phase, augmented, valid, number=2, first_epoch=5)
+result = jaxclf.fit(model, held.variables, phase, augmented, valid, settings=settings, phase_number=2)
+held = better(held, judged(phase.name, result.state.variables, result.predictions))
 
 # Test-time augmentation: the mean of the plain picture's probabilities and those of four augmented views.
-views = jaxclf.predict_tta(model, result.state.variables, valid)
-for name, predictions in (("plain", result.predictions), ("test-time augmentation", views)):
-    print("{}: accuracy {accuracy:.3f}, loss {loss:.4f}".format(name, **jaxclf.summarize(predictions)))
+views = jaxclf.predict_tta(model, held.variables, valid)
+final = better(held, judged("test-time augmentation", held.variables, views))
+print(f"the run holds {held.name!r}; its best figures are those of {final.name!r}")
 
 # What is taken for what.
-matrix = jaxclf.confusion_matrix(result.predictions)
+matrix = jaxclf.confusion_matrix(held.predictions)
 confusion: Any = plots.plot_confusion(matrix, data.valid.classes)
 plots.save_figure(confusion.figure, args.out / "confusion.png")
 for actual, predicted, count in jaxclf.most_confused(matrix, data.valid.classes)[:5]:

@@ -177,8 +177,8 @@ def loader(tmp_path_factory):
 
 def test_training_batch_is_what_the_train_step_gives_the_network(loader):
     spy, optimizer = Spy(), optax.sgd(0.1)
-    key = jax.random.key(7)
-    step = make_train_step(spy, optimizer, preprocess=loader.preprocess, augment=make_augment("side_on", 24))
+    key, augment = jax.random.key(7), make_augment("side_on", 24, shown=loader.preprocess.shown)
+    step = make_train_step(spy, optimizer, preprocess=loader.preprocess, augment=augment)
     params = {"body": {}, "head": {"scale": jnp.ones(())}}
     state = dataclasses.replace(create_train_state({"params": params, "batch_stats": {}}, optimizer), step=jnp.int32(5))
     given_batch = list(loader.epoch(1))[1]
