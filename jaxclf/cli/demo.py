@@ -19,9 +19,7 @@ def demo_recipe(seed: int) -> Recipe:
     """
     from jaxclf.run.recipes import eight_steps
 
-    settings = Settings(
-        arch="resnet10t", weights="tiny-imagenet", image_size=64, batch_size=32, seed=seed, lr_rule="minimum"
-    )
+    settings = Settings(arch="resnet10t", weights="tiny-imagenet", image_size=64, seed=seed)
     recipe = eight_steps(settings, epochs=7)
     phases = tuple(dataclasses.replace(phase, lrs=(1.0, 1.0, 1.0)) for phase in recipe.phases)
     return dataclasses.replace(recipe, phases=phases)

@@ -45,7 +45,7 @@ class FindLr:
     low: float = 1e-6
     high: float = 10.0
     steps: int = 100
-    rule: Literal["valley", "minimum", "steep", "slide"] | None = None
+    rule: Literal["valley", "minimum", "steep", "slide", "edge"] | None = None
 
     def __call__(self) -> int:
         from jaxclf._jax import enable_determinism
@@ -81,7 +81,8 @@ class FindLr:
                 on_progress=advance,
             )
         found = lr_finder.suggestions(curve)
-        rule = self.rule or settings.lr_rule
+        auto = "valley" if self.run is None else "edge"  # of a trained network there is no fall to look for
+        rule = self.rule or (auto if settings.lr_rule == "auto" else settings.lr_rule)
         self._write(folder, curve, found, settings, rule)
         _show(terminal, curve, found, rule)
         for name in (CURVE, PICTURE):

@@ -197,7 +197,8 @@ class Settings:
         does so for a pretrained body and fewer than 5,000 photos. That of a concat head starts new, so it always
         follows the photos.
       threshold: probability from which a label counts as given, where a photo can have several.
-      lr_rule: how a rate is read off the learning-rate test, where the recipe runs one: see `jaxclf find-lr`.
+      lr_rule: how a rate is read off the learning-rate test, where the recipe runs one: see `jaxclf find-lr`. "auto" is
+        "edge" where the head has been trained or solved before, else "valley".
       tta_views: augmented views per validation photo for the test-time augmentation at the end; 0 leaves it out.
       resize: how photos become squares: "crop" the centre, "squish" the proportions, or "pad" with mirrored borders.
       on_bad_image: "skip" trains and tests without the photos that cannot be read and lists them; "error" stops.
@@ -230,7 +231,7 @@ class Settings:
     ema_decay: float | None = None
     bn_frozen: bool | None = None
     threshold: float = 0.5
-    lr_rule: Literal["valley", "minimum", "steep", "slide"] = "valley"
+    lr_rule: Literal["auto", "valley", "minimum", "steep", "slide", "edge"] = "auto"
     tta_views: int = 4
     resize: ResizeName = "crop"
     on_bad_image: Literal["error", "skip"] = "error"

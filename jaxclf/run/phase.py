@@ -23,12 +23,12 @@ from jaxclf.run.summary import difference
 from jaxclf.training.events import Epoch, Snapshot
 from jaxclf.training.fit import train
 from jaxclf.training.lr_curve import LRCurve, Suggestion, suggestions
-from jaxclf.training.lr_finder import find_lr, finder_steps
+from jaxclf.training.lr_finder import FINDER_LOW, find_lr, finder_steps
 from jaxclf.training.program import make_program
 from jaxclf.training.state import TrainState
 
-#: The rules that are asked for a rate, in this order, where the settings' own does not apply.
-RULES = ("valley", "steep", "minimum")
+#: The rules that are asked for a rate where the settings' own does not apply. Not `steep`, which spreads too far.
+FALLBACKS = ("edge", "valley", "minimum")
 
 
 def run_phase(context: RunContext, run: RunState, variables: Tree, checkpoint: Path | None) -> Tree:
@@ -200,9 +200,7 @@ def _with_rates(context: RunContext, run: RunState, variables: Tree, train_loade
     """The phase as it is really run, its rates found; the run's record is told."""
     phase, lr = run.phase, run.previous_lr
     if phase.lr_from == "find":
-        rate = _find_rate(context, phase, variables, train_loader)
-        run.rates.append(rate.to_dict())
-        lr = rate.lr
+        lr = _find_rate(context, run, variables, train_loader)
     if phase.lr_from != "given":
         if lr is None:
             raise ValueError(f"phase {phase.name!r} takes the rate of the phase before it, and there is none")
@@ -215,9 +213,17 @@ def _with_rates(context: RunContext, run: RunState, variables: Tree, train_loade
     return phase
 
 
-def _find_rate(context: RunContext, phase: Phase, variables: Tree, train_loader: AnyLoader) -> FoundRate:
-    settings, started = context.settings, time.perf_counter()
+def _find_rate(context: RunContext, run: RunState, variables: Tree, train_loader: AnyLoader) -> float:
+    """The rate that a test suggests, told to the run's record; the default where a test is not worth its while."""
+    phase, settings, started = run.phase, context.settings, time.perf_counter()
+    default = default_lr(settings, solved=run.best is not None)
     steps = finder_steps(phase, len(train_loader))
+    if not steps:
+        context.observer.note(
+            f"rate for {phase.name!r}: {default:.2g}, the default: with {phase.num_epochs * len(train_loader)} steps "
+            "the phase is shorter than a search for a rate; --lr sets another"
+        )
+        return default
     with context.observer.task("finding the rate", steps) as progress:
         curve = find_lr(
             context.model,
@@ -225,17 +231,19 @@ def _find_rate(context: RunContext, phase: Phase, variables: Tree, train_loader:
             train_loader,
             lrs=phase.lrs,
             frozen=phase.frozen,
+            low=FINDER_LOW,
             num_steps=steps,
             settings=settings,
             augment=phase.augment,
             on_progress=progress,
         )
     found = suggestions(curve)
-    rules = (settings.lr_rule, *(name for name in RULES if name != settings.lr_rule))
+    first = ("edge" if run.best is not None else "valley") if settings.lr_rule == "auto" else settings.lr_rule
+    rules = (first, *(name for name in FALLBACKS if name != first))
     rule = next((name for name in rules if found[name].lr is not None), None)
-    lr = found[rule].lr if rule is not None else default_lr(settings)
+    lr = found[rule].lr if rule is not None else default
     assert lr is not None
-    why = found[settings.lr_rule].reason if rule is None else found[rule].reason
-    suggested = f"no rule applies ({why}); the default" if rule is None else f"rule {rule}"
+    suggested = f"no rule applies ({found[first].reason}); the default" if rule is None else f"rule {rule}"
     context.observer.note(f"rate for {phase.name!r}: {lr:.2g} by {suggested}, from {len(curve.lrs)} steps")
-    return FoundRate(phase.name, lr, rule, curve, found, time.perf_counter() - started)
+    run.rates.append(FoundRate(phase.name, lr, rule, curve, found, time.perf_counter() - started).to_dict())
+    return lr

@@ -11,8 +11,8 @@ from jaxclf.config import Phase, Recipe, Settings, frozen_prefix
 #: its rate is about the step that a parameter takes, smaller than SGD's, and the same where gradients are larger, as
 #: they are from scratch.
 DEFAULT_LR = {
-    "sgd": {"pretrained": 0.01, "scratch": 0.05},
-    "adamw": {"pretrained": 0.001, "scratch": 0.001},
+    "sgd": {"pretrained": 0.01, "scratch": 0.05, "solved": 0.003},
+    "adamw": {"pretrained": 0.001, "scratch": 0.001, "solved": 0.0003},
 }
 #: Rates of the three layer groups relative to the last one's, for photos like ImageNet's, and unlike them.
 LIKE_IMAGENET = (0.01, 0.1, 1.0)
@@ -30,9 +30,10 @@ BANK_VIEWS = 5
 PATIENCE = 1
 
 
-def default_lr(settings: Settings) -> float:
-    """The rate of the last layer group where none is given and none is found."""
-    return DEFAULT_LR[settings.optimizer]["scratch" if settings.weights == "none" else "pretrained"]
+def default_lr(settings: Settings, *, solved: bool = False) -> float:
+    """The rate of the last layer group where none is given and none is found; `solved`: its head is at its optimum."""
+    start = "scratch" if settings.weights == "none" else "solved" if solved else "pretrained"
+    return DEFAULT_LR[settings.optimizer][start]
 
 
 def eight_steps(

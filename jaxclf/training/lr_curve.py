@@ -217,7 +217,13 @@ def _slide(lrs: np.ndarray, losses: np.ndarray) -> tuple[float | None, str]:
 
 _FUNCTIONS: dict[str, _Rule] = {"valley": _valley, "minimum": _minimum, "steep": _steep, "slide": _slide}
 #: The rules by name.
-RULES = tuple(_FUNCTIONS)
+RULES = (*_FUNCTIONS, "edge")
+
+
+def _edge(curve: LRCurve) -> tuple[float | None, str]:
+    if curve.num_steps is None or len(curve.lrs) == curve.num_steps:
+        return None, "the test went to its end: the loss leaves at no rate that was tried"
+    return float(curve.lrs[-1]) / 10, f"a tenth of the rate {curve.lrs[-1]:.3g}, at which the test {curve.reason}"
 
 
 def suggest_lr(curve: LRCurve, rule: str = "valley") -> Suggestion:
@@ -232,9 +238,12 @@ def suggest_lr(curve: LRCurve, rule: str = "valley") -> Suggestion:
     slide: an interval of 15 points slides down from the last point while the slopes (loss per step) at its two ends
       differ by more than .005; the rate at the left end of the last that does. Needs such an interval at the right end,
       and one that is not further down. The only rule that depends on the loss's scale.
+    edge: a tenth of the rate at which the test ended before its time, as the loss left (all points count). For a
+      network that is trained, or a head that is solved: there is no fall left to look for, and where it breaks is the
+      same within a third over seeds, where `valley` and `minimum` spread by more, or find nothing.
 
-    Where a rule applies, its rate is fastai 2.8's, with three differences on purpose. fastai's `valley` starts one
-    point before the fall, so its rate is one step lower. Where a rule does not apply, fastai returns a rate all the
+    Where another rule applies, its rate is fastai 2.8's, with three differences on purpose. fastai's `valley` starts
+    one point before the fall, so its rate is one step lower. Where a rule does not apply, fastai returns a rate all the
     same, or fails on an index. Where the loss stops being a number, fastai goes on, and the five points it drops are
     such, so the last of the blow-up count; here the curve has ended before them and loses five more.
 
@@ -251,7 +260,7 @@ def suggest_lr(curve: LRCurve, rule: str = "valley") -> Suggestion:
     >>> round(float(suggest_lr(LRCurve(lrs, losses, losses, "completed"), "minimum")), 6)
     0.00091
     """
-    if rule not in _FUNCTIONS:
+    if rule not in RULES:
         raise ValueError(f"rule={rule!r} is not known; choose one of {', '.join(RULES)}")
     first = (len(curve.lrs) if curve.num_steps is None else curve.num_steps) // 10
     usable = slice(first, max(len(curve.lrs) - DROPPED_TAIL, first))
@@ -261,7 +270,7 @@ def suggest_lr(curve: LRCurve, rule: str = "valley") -> Suggestion:
         return Suggestion(rule, None, f"{short}{DROPPED_TAIL} do not count ({curve.reason})")
     if not np.isfinite(losses).all():
         raise ValueError("curve.smoothed holds values that are not finite; end the curve before them")
-    return Suggestion(rule, *_FUNCTIONS[rule](lrs, losses))
+    return Suggestion(rule, *(_edge(curve) if rule == "edge" else _FUNCTIONS[rule](lrs, losses)))
 
 
 def suggestions(curve: LRCurve) -> dict[str, Suggestion]:
