@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from jaxclf._words import describe_flops
 from jaxclf.config import MODULES, Phase, Recipe
 from jaxclf.run.folder import CONTENTS
 from jaxclf.run.observer import Observer
+from jaxclf.run.outcome import TTA, final_with_views, step_marks
 from jaxclf.run.recipes import EIGHT_STEPS
 from jaxclf.training.cost import PhaseCost
 from jaxclf.training.events import Event, Row
@@ -147,22 +148,20 @@ class Terminal(Observer):
         table = Table("phase", "seconds", "validation loss", "change, standard error", "accuracy")
         for column in table.columns[1:]:
             column.justify = "right"
-        for step in summary["steps"]:
+        marks = step_marks(summary["steps"])
+        if any(marks):
+            table.add_column("")
+        for step, mark in zip(summary["steps"], marks, strict=True):
             change = "{:+.4f}, {:.4f}".format(*step["loss_difference"]) if "loss_difference" in step else ""
             figures = (f"{step['seconds']:.1f}", f"{step['loss']:.4f}", change, f"{step['accuracy']:.4f}")
-            table.add_row(step["name"], *figures)
+            table.add_row(step["name"], *figures, *([mark] if any(marks) else []))
         self.console.print(table)
-        error = np.sqrt(summary["accuracy"] * (1 - summary["accuracy"]) / summary["num_valid"])
         worse = better_step(summary)
         if worse is not None:
             self.note(worse)
-        several = "f_beta" in summary  # labels of one picture are not independent: no simple standard error
-        spread = f"F2 {summary['f_beta']:.4f}" if several else f"standard error {error:.4f}"
-        self.note(
-            f"accuracy {summary['accuracy']:.4f} ({spread}), loss {summary['loss']:.4f} on "
-            f"{summary['num_valid']} validation pictures, in {summary['seconds']:.0f} s"
-        )
-        if several:
+        for line in describe_figures(summary):
+            self.note(line)
+        if "f_beta" in summary:
             best = summary["best_threshold"]
             self.note(
                 f"on these pictures a threshold of {best['threshold']:.2f} would have given F2 {best['f_beta']:.4f} "
@@ -254,10 +253,28 @@ def describe_phase(phase: Phase) -> str:
     return f"{learns}{sees}; {rates}, {epochs}{best}"
 
 
+def describe_figures(summary: dict[str, Any]) -> list[str]:
+    """The run's figures; where they are with test-time augmentation, those of plain pictures too."""
+
+    def figures(of: Mapping[str, Any], spread: str = "") -> str:
+        accuracy, loss = of["accuracy"], of["loss"]
+        error = np.sqrt(accuracy * (1 - accuracy) / summary["num_valid"])
+        return f"accuracy {accuracy:.4f} ({spread or f'standard error {error:.4f}'}), loss {loss:.4f}"
+
+    # Labels of one picture are not independent: no simple standard error.
+    spread = f"F2 {summary['f_beta']:.4f}" if "f_beta" in summary else ""
+    end = f"on {summary['num_valid']} validation pictures, in {summary['seconds']:.0f} s"
+    plain, views = figures(summary, spread), final_with_views(summary)
+    if views is None:
+        return [f"{plain} {end}"]
+    first = f"accuracy {views['accuracy']:.4f}, loss {views['loss']:.4f}" if spread else figures(views)
+    return [f"{first} with {TTA} (`jaxclf predict --tta`) {end}", f"{plain} on plain pictures (`jaxclf predict`)"]
+
+
 def better_step(summary: dict[str, Any]) -> str | None:
     """A sentence, where a phase before the last had the lower validation loss; else None."""
-    steps = [step for step in summary["steps"] if step["name"] != "test-time augmentation"]
-    best, last = next(step for step in steps if step["name"] == summary["best"]), steps[-1]
+    steps = [step for step in summary["steps"] if step["name"] != TTA]
+    best, last = next((step for step in steps if step["name"] == summary.get("best")), steps[-1]), steps[-1]
     if best is last:
         return None
     mean, error = last["loss_difference"]

@@ -9,10 +9,19 @@ import numpy as np
 
 from jaxclf._words import count, number, percent
 from jaxclf.metrics import ReliabilityCurve
-from jaxclf.plots import plot_confusion, plot_epochs, plot_losses, plot_lr_curve, plot_rates, plot_reliability
+from jaxclf.plots import (
+    plot_confusion,
+    plot_epochs,
+    plot_losses,
+    plot_lr_curve,
+    plot_rates,
+    plot_reliability,
+    plot_ridge,
+)
 from jaxclf.plots.history import History, Metric, history, plot_steps
 from jaxclf.plots.style import inline_svg, new_figure
 from jaxclf.report.content import RateTest
+from jaxclf.training.logistic import SolvedHead
 
 #: Of a chart, in inches. At 72 units to the inch it fills a phone one to one, so its text is as small as intended.
 WIDTH, HEIGHT = 4.5, 3.2
@@ -78,6 +87,17 @@ def rate_chart(test: RateTest, position: int) -> Chart:
         f"is {number(lowest)}; {chosen}. The test ended: {test.curve.reason}."
     )
     return _draw(f"rate-{position}", test.name, alt, functools.partial(plot_lr_curve, test.curve, suggestions=marks))
+
+
+def ridge_chart(name: str, solved: SolvedHead, position: int) -> Chart:
+    """How the ridge of a head that was solved was chosen."""
+    of = f"in {solved.num_folds} folds" if solved.num_folds > 1 else "of a fifth of the pictures"
+    low, high = min(solved.ridges), max(solved.ridges)
+    alt = (
+        f"Line chart: held-out loss {of}, over ridges from {low:.1g} to {high:.1g}; {solved.ridge:.2g} was chosen, "
+        f"with a loss of {number(solved.loss)}; the highest is {number(float(np.nanmax(solved.losses)))}."
+    )
+    return _draw(f"ridge-{position}", name, alt, functools.partial(plot_ridge, solved))
 
 
 def training_charts(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:

@@ -1,10 +1,11 @@
 """The top of the page, which answers in ten seconds: how good is it, where does it fail, what was done."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxclf._words import count, duration, number, percent, percent_with_error
+from jaxclf._words import count, duration, loss_text, number, percent, percent_with_error
 from jaxclf.metrics import (
     accuracy_standard_error,
     classification_report,
@@ -15,6 +16,7 @@ from jaxclf.metrics import (
     most_confused,
 )
 from jaxclf.report.content import ReportContent
+from jaxclf.run.outcome import TTA, final_with_views
 
 #: Without a single mistake, the true error rate may be as large as this says, 19 times out of 20.
 CONFIDENCE = 0.95
@@ -37,11 +39,16 @@ class Score(NamedTuple):
 
 
 def score(content: ReportContent) -> Score | None:
-    """The test score where there is a test split, else that of validation; None where neither is known."""
+    """The test score where there is a test split, else that of validation; None where neither is known.
+
+    That of validation is with test-time augmentation where this lowered the loss; then those of plain pictures, which
+    all other parts of the report are about, stand below it. The test part is judged plain.
+    """
     test = content.summary.get("test") or {}
     on_test = test.get("accuracy") is not None and bool(test.get("num_examples"))
     figures = test if on_test else content.summary
-    accuracy = figures.get("accuracy")
+    with_views = None if on_test else final_with_views(content.summary)
+    accuracy = (figures if with_views is None else with_views).get("accuracy")
     if accuracy is None:
         return None
     number_of_pictures = int(figures["num_examples"] if on_test else figures.get("num_valid") or 0)
@@ -49,7 +56,7 @@ def score(content: ReportContent) -> Score | None:
     error = None
     if content.multi_label:
         what = "of all decisions (picture by label) are right"
-        error = None if on_test else _decision_error(content)
+        error = None if on_test or with_views is not None else _decision_error(content)
         if figures.get("f_beta") is not None:
             notes.append(f"F2 {number(figures['f_beta'])} at threshold {number(content.threshold, 3)}")
     else:
@@ -61,11 +68,24 @@ def score(content: ReportContent) -> Score | None:
     part = "test" if on_test else "validation"
     pictures = count(number_of_pictures, f"{part} picture") if number_of_pictures else f"the {part} pictures"
     value = percent_or_with_error(accuracy, error)
+    if with_views is not None:
+        what = f"{what}, with {TTA}"
+        if figures.get("accuracy") is not None:
+            notes.insert(0, _plain_figures(figures))
     if on_test and content.summary.get("accuracy") is not None:
         notes.append(
             f"on the validation pictures, which picked rates and epochs: {percent(content.summary['accuracy'])}"
         )
     return Score(value, f"{what}, on {pictures}", not on_test, tuple(notes))
+
+
+def _plain_figures(summary: Mapping[str, Any]) -> str:
+    """The figures without views, and what they are good for."""
+    loss = "" if summary.get("loss") is None else f", loss {loss_text(summary['loss'])}"
+    return (
+        f"on plain pictures, as `jaxclf predict` sees them without --tta, and everything below: "
+        f"{percent(summary['accuracy'])}{loss}"
+    )
 
 
 def _mistakes(accuracy: float, pictures: int) -> str:
@@ -146,6 +166,9 @@ def work(content: ReportContent) -> list[str]:
     if steps:
         names = " → ".join(steps if len(steps) <= 4 else [steps[0], "…", steps[-1]])
         lines.append(f"{count(len(steps), 'step')}: {names}")
+    best, phases = summary.get("best"), [name for name in steps if name != TTA]
+    if best and best in phases[:-1]:
+        lines.append(f"it holds what {best} ended with: no later step was better")
     if summary.get("seconds") is not None:
         hardware = f" on {summary['hardware']}" if summary.get("hardware") else ""
         lines.append(f"{duration(summary['seconds'])}{hardware}")

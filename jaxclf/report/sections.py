@@ -1,6 +1,7 @@
 """The report's sections as plain values for the template; None where there is nothing to show."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,19 @@ from jaxclf.metrics import (
     most_confused,
     reliability_curve,
 )
-from jaxclf.report.charts import confusion_chart, rate_chart, reliability_chart, step_charts, training_charts
+from jaxclf.report.charts import (
+    confusion_chart,
+    rate_chart,
+    reliability_chart,
+    ridge_chart,
+    step_charts,
+    training_charts,
+)
 from jaxclf.report.content import ReportContent
 from jaxclf.report.headline import loss_with_error, percent_or_with_error
 from jaxclf.report.pictures import cards, picked
+from jaxclf.run.head import read_solution
+from jaxclf.run.outcome import final_with_views, step_marks
 
 #: Up to so many classes the confusion matrix is a table; beyond, a picture.
 MAX_TABLE_CLASSES = 20
@@ -37,7 +47,8 @@ def figures_table(content: ReportContent) -> list[tuple[str, str]]:
     """Further figures of the validation pictures: (what, value)."""
     summary, rows = content.summary, []
     if summary.get("loss") is not None or content.judged is not None:
-        rows.append(("Validation loss ± standard error", loss_with_error(content)))
+        plain = "" if final_with_views(summary) is None else ", plain pictures"
+        rows.append((f"Validation loss ± standard error{plain}", loss_with_error(content)))
     if content.judged is not None and not content.multi_label:
         more = figures(content.judged)
         if len(content.classes) > 5:
@@ -52,7 +63,8 @@ def figures_table(content: ReportContent) -> list[tuple[str, str]]:
     for name, title in (("test", "Test split"), ("tta", "With test-time augmentation (validation)")):
         found = summary.get(name) or {}
         if found.get("accuracy") is not None:
-            rows.append((title, _accuracy_and_loss(found, content)))
+            unused = "; no better: not used" if found.get("used") is False else ""
+            rows.append((title, _accuracy_and_loss(found, content) + unused))
     return rows
 
 
@@ -70,7 +82,7 @@ def steps_section(content: ReportContent) -> dict[str, Any] | None:
         return None
     pictures = None if content.multi_label else content.summary.get("num_valid")
     longest = max((float(step.get("seconds") or 0.0) for step in steps), default=0.0) or 1.0
-    rows = []
+    rows, marks = [], step_marks(steps)
     for position, step in enumerate(steps, 1):
         accuracy, difference = step.get("accuracy"), step.get("loss_difference")
         error = accuracy_standard_error(accuracy, pictures) if pictures and accuracy is not None else 0.0
@@ -78,6 +90,7 @@ def steps_section(content: ReportContent) -> dict[str, Any] | None:
             {
                 "position": position,
                 "name": str(step.get("name", "")),
+                "mark": marks[position - 1],
                 "loss": loss_text(step.get("loss")),
                 "accuracy": percent_or_with_error(accuracy, error),
                 "difference": None if difference is None else _difference(*difference),
@@ -86,7 +99,7 @@ def steps_section(content: ReportContent) -> dict[str, Any] | None:
             }
         )
     paired = any(row["difference"] for row in rows)
-    return {"rows": rows, "paired": paired, "charts": step_charts(steps, pictures)}
+    return {"rows": rows, "paired": paired, "marked": any(marks), "charts": step_charts(steps, pictures)}
 
 
 def _difference(mean: float, error: float) -> dict[str, str]:
@@ -182,10 +195,14 @@ def calibration_section(content: ReportContent) -> dict[str, Any] | None:
 
 
 def training_section(content: ReportContent) -> dict[str, Any] | None:
-    """Learning-rate tests and training curves."""
+    """The ridges of heads that were solved, learning-rate tests and training curves."""
+    solved = [step for step in content.summary.get("steps") or () if step.get("solved")]
+    found = [(str(step.get("name", "")), read_solution(step["solved"])) for step in solved]
+    drawn = [(name, head) for name, head in found if np.isfinite(head.losses).any()]
+    ridges = [ridge_chart(name, head, position) for position, (name, head) in enumerate(drawn, 1)]
     tests = [rate_chart(test, position) for position, test in enumerate(content.rate_tests, 1) if len(test.curve.lrs)]
     curves = training_charts(content.rows)
-    return {"tests": tests, "curves": curves} if tests or curves else None
+    return {"ridges": ridges, "tests": tests, "curves": curves} if ridges or tests or curves else None
 
 
 def data_section(content: ReportContent) -> dict[str, Any] | None:
@@ -241,21 +258,36 @@ def recipe_section(content: ReportContent) -> dict[str, Any] | None:
     recipe = content.recipe
     if recipe is None:
         return None
-    values = [(field, getattr(recipe.settings, field.name)) for field in dataclasses.fields(Settings)]
+    usual = _usual(recipe.settings, content.summary)
+    values = [(field.name, getattr(recipe.settings, field.name)) for field in dataclasses.fields(Settings)]
     settings = [
-        {"name": field.name, "value": setting(value), "chosen": value != field.default} for field, value in values
+        {"name": name, "value": setting(value), "chosen": value not in (getattr(Settings(), name), usual[name])}
+        for name, value in values
     ]
     return {"phases": [_phase(phase, recipe.mixing(phase)) for phase in recipe.phases], "settings": settings}
 
 
+def _usual(settings: Settings, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults, of those that follow the number of photos what they come to in this run."""
+    skipped = len((summary.get("skipped_images") or {}).get("train") or ())
+    free = dataclasses.replace(Settings(), weights=settings.weights)
+    return vars(free.for_photos(int(summary.get("num_train") or 0) + skipped)) | {"weights": Settings().weights}
+
+
 def _phase(phase: Phase, mixing: str) -> dict[str, str]:
+    views = f"{phase.num_views} views" if phase.num_views > 1 else ""
+    if phase.solve:
+        how = {"lrs": "none", "epochs": "none", "schedule": "solved, the ridge by cross-validation"}
+        return {"name": phase.name, "frozen": f"up to {phase.frozen[-1]}", **how} | {
+            "augment": ", ".join(filter(None, (phase.augment, views)))
+        }
     return {
         "name": phase.name,
         "frozen": f"up to {phase.frozen[-1]}" if phase.frozen else "nothing",
         "lrs": ", ".join(f"{lr:.2g}" for lr in phase.lrs),
         "epochs": f"{phase.num_epochs} in {count(phase.num_cycles, 'cycle')}",
         "schedule": phase.schedule,
-        "augment": ", ".join(filter(None, (phase.augment, mixing))),
+        "augment": ", ".join(filter(None, (phase.augment, views, mixing))),
     }
 
 

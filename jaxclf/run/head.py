@@ -1,7 +1,9 @@
 """A phase whose head is solved: its features computed once, its ridge by cross-validation, its record."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import optax
 
 from jaxclf.config import Phase
@@ -42,6 +44,12 @@ def describe_solution(solved: SolvedHead) -> dict[str, Any]:
         "gradient_norm": solved.gradient_norm,
         "iterations": solved.iterations,
     }
+
+
+def read_solution(values: Mapping[str, Any]) -> SolvedHead:
+    """Back from `describe_solution`, without variables."""
+    arrays = {name: np.asarray(values[name], np.float64) for name in ("ridges", "losses", "errors")}
+    return SolvedHead(variables={}, **{**values, **arrays})
 
 
 def solved_state(phase: Phase, variables: Tree) -> TrainState:

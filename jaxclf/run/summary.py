@@ -24,12 +24,10 @@ from jaxclf.metrics import (
 )
 from jaxclf.models.trees import Tree, num_parameters
 from jaxclf.run.folder import CHECKPOINTS, write_predictions, write_submission, write_summary
+from jaxclf.run.outcome import TTA
 from jaxclf.run.prepare import RunContext, hardware, versions
 from jaxclf.run.processes import is_writer
 from jaxclf.run.run_state import RunState
-
-#: The last step of a run by name.
-TTA = "test-time augmentation"
 
 
 def finish(context: RunContext, run: RunState, variables: Tree) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from jaxclf.report import RateTest, ReportContent, collect, make_report, write_r
 from jaxclf.report.charts import MAX_STEPS, thinned
 from jaxclf.report.pictures import RAMP, overlay, shown_indices
 from jaxclf.report.sections import calibration_section
+from jaxclf.run.recipes import eight_steps
 from jaxclf.run.summary import _score_calibration
 from jaxclf.training.lr_curve import LRCurve, growing_lrs, suggestions
 
@@ -242,6 +243,96 @@ def test_no_mistake_is_no_proof():
 
 def test_differences_between_steps_are_judged_pairwise(page):
     assert "-0.0400 ± 0.0300 may be chance" in page.text and "-0.1500 ± 0.0200 better" in page.text
+
+
+def solved_run(n: int = 40, **views) -> ReportContent:
+    """A run of today: heads that were solved, all layers no better, and test-time augmentation."""
+    content = plain(fake_content(n, pictures=False))
+    curve = {"ridges": [100.0, 10.0, 1.0], "losses": [0.9, 0.31, 0.44], "errors": [0.1, 0.02, 0.05], "num_folds": 5}
+    solved = {"ridge": 10.0, **curve, "num_held_out": 200, "gradient_norm": 1e-5, "iterations": 90}
+    steps = [
+        {"name": "head, precomputed", "loss": 0.5, "accuracy": 0.8, "kept": True, "solved": solved},
+        {"name": "head, augmented", "loss": 0.3, "accuracy": 0.9, "kept": True, "solved": solved}
+        | {"loss_difference": [-0.2, 0.02]},
+        {"name": "all layers", "loss": 0.4, "accuracy": 0.85, "kept": False, "loss_difference": [0.1, 0.02]},
+    ]
+    tta = {"loss": 0.25, "accuracy": 0.925, "num_examples": n, "used": True, **views}
+    last = {"name": "test-time augmentation", "loss": tta["loss"], "accuracy": tta["accuracy"], "kept": tta["used"]}
+    final = last if tta["used"] else steps[1]
+    summary = {
+        **content.summary,
+        "loss": 0.3,
+        "accuracy": 0.9,
+        "steps": [*steps, last],
+        "tta": tta,
+        "best": "head, augmented",
+        "final": {name: final[name] for name in ("name", "loss", "accuracy")},
+    }
+    return content._replace(summary=summary)
+
+
+def test_the_table_says_which_step_the_run_holds():
+    (rows,) = re.findall("<caption><span>Validation figures.*?</table>", make_report(solved_run()), re.DOTALL)
+    marks = {
+        Page(f"<p>{name}</p>").text: re.sub("<[^>]*>", "", rest).strip()
+        for name, rest in re.findall('<th scope="row">([^<]*)(.*?)</th>', rows)
+    }
+    assert marks == {
+        "head, precomputed": "",
+        "head, augmented ": "the run holds this",
+        "all layers ": "no better: not used",
+        "test-time augmentation ": "used for the final figures",
+    }
+    assert "to the best step before, picture by picture" in rows
+    text = Page(make_report(solved_run())).text
+    assert "it holds what head, augmented ended with: no later step was better" in text
+
+
+def test_the_headline_is_with_views_where_they_help_and_plain_pictures_stand_below():
+    text = Page(make_report(solved_run())).text
+    top, figures = text[: text.index("Figures")], text[text.index("Figures") : text.index("What each step")]
+    assert "92.5 ± 4.2 %" in top and "accuracy, with test-time augmentation, on 40 validation pictures" in top
+    assert "3 of 40 wrong" in top and "90.0 %, loss 0.3000" in top and "`jaxclf predict`" in top
+    assert "standard error, plain pictures" in figures and "not used" not in figures
+    text = Page(make_report(solved_run(used=False, loss=0.31))).text
+    top, figures = text[: text.index("Figures")], text[text.index("Figures") : text.index("What each step")]
+    assert "90.0 ± 4.7 %" in top and "augmentation, on" not in top and "plain pictures" not in text
+    assert "loss 0.3100; no better: not used" in figures
+
+
+def test_a_test_part_is_judged_plain():
+    content = solved_run()
+    test = {"accuracy": 0.875, "loss": 0.4, "num_examples": 800}
+    text = Page(make_report(content._replace(summary={**content.summary, "test": test}))).text
+    top = text[: text.index("Figures")]
+    assert "87.5 ± 1.2 %" in top and "accuracy, on 800 test pictures" in top
+
+
+def test_a_solved_head_shows_its_ridge_and_needs_no_curves():
+    """Of a run that trained nothing: no row of a step or epoch."""
+    content = solved_run()
+    rows = tuple({"kind": "solve", "phase": step["name"], **step["solved"]} for step in content.summary["steps"][:2])
+    phases = eight_steps(Settings()).phases[:2]
+    html = make_report(content._replace(rows=rows, recipe=Recipe(Settings(), phases)))
+    page = check_page(html)
+    charts = [chart["aria-label"] for chart in page.all("svg") if "ridge" in (chart["aria-label"] or "")]
+    assert len(charts) == 2 and charts[0] == (
+        "Line chart: held-out loss in 5 folds, over ridges from 1 to 1e+02; 10 was chosen, with a loss of 0.31; the "
+        "highest is 0.9."
+    )
+    text = page.text[page.text.index("Ridges of the solved heads") :]
+    assert text.index("head, precomputed") < text.index("head, augmented")
+    assert "Rate, loss and accuracy" not in text and "Learning-rate tests" not in text
+    assert "solved, the ridge by cross-validation" in text and "side_on, 5 views" in text and "0 in 1 cycle" not in text
+
+
+def test_defaults_that_follow_the_number_of_photos_are_not_chosen():
+    content = plain(fake_content(40, pictures=False))
+    summary = {**content.summary, "num_train": 499}
+    for asked, bold in ((Settings(), set()), (Settings(batch_size=32, seed=3), {"batch_size", "seed"})):
+        recipe = Recipe(asked.for_photos(500), content.recipe.phases)
+        html = make_report(content._replace(summary=summary, recipe=recipe))
+        assert set(re.findall("<li><strong>([^<]*)</strong><strong>", html)) == bold
 
 
 def test_pictures_and_heat_maps_are_there(page):
