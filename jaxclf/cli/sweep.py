@@ -2,6 +2,7 @@
 
 import dataclasses
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,9 +13,10 @@ from jaxclf.cli.find_lr import check_folder, decoded, write_results
 from jaxclf.config import MAX_BATCH, Settings
 
 #: What the command writes into its `out` folder.
-TABLE, PICTURE = "sweep.json", "sweep.png"
+TABLE, PICTURE, RIDGES = "sweep.json", "sweep.png", "ridge.png"
 FORMAT_VERSION = 1
-#: Rows of the table on the terminal.
+FROM_SCRATCH = "no recipe of fit trains the head alone on a body from scratch; give --weights"
+#: Rows of the table on the terminal, of heads that were trained.
 MAX_ROWS = 8
 #: What is looked for itself, and what these heads are trained without.
 UNUSED = (
@@ -29,8 +31,8 @@ class Sweep:
 
     The body is frozen and photos are not augmented, so this answers for training the head alone. Every setting is
     trained from each seed and for each fold, and judged on the fold it has not seen, all within the training part of
-    DATA. The network is trained afterwards, by the command this prints: the head alone, since its rate is none for all
-    layers.
+    DATA. Linear heads are also solved, which takes no rate, and judged in the same folds. The network is trained
+    afterwards, by the command this prints: the head alone, since its rate is none for all layers.
 
     Example: jaxclf sweep photos --arch resnet10t --weights tiny-imagenet --image-size 64
 
@@ -44,7 +46,7 @@ class Sweep:
       epochs: passes over the photos, as one cosine cycle.
       patience: stop a head after so many epochs without a new lowest held-out loss; none runs to the end.
       own_order: give each seed its own order of the photos; slower, since heads then share no batches.
-      out: folder for sweep.json and sweep.png, replacing older ones.
+      out: folder for sweep.json, sweep.png and ridge.png, replacing older ones.
     """
 
     data: DataArgument
@@ -70,6 +72,7 @@ class Sweep:
         from jaxclf.run.prepare import prepare
         from jaxclf.training.program import make_settings_loss
         from jaxclf.training.sweep import sweep_heads
+        from jaxclf.training.sweep.solved import solve_heads
 
         settings = self._settings
         grid, training = self._parts()
@@ -87,13 +90,15 @@ class Sweep:
             features, labels = pooled_features(spec.create(), variables, loader, progress)
         cached = ActivationDataset(features, labels, classes=spec.classes, cut="pooled", mesh=all_devices())
         heads = len(grid.heads) * len(grid.lrs) * len(grid.weight_decays) * len(grid.seeds) * grid.num_folds
+        with terminal.task("solving heads", 1) as progress:
+            solved = solve_heads(cached, grid, settings, on_progress=progress)
         with terminal.task(f"training {heads} heads", 1) as progress:
             result = sweep_heads(cached, grid, dataclasses.replace(training, loss=loss), on_progress=progress)
-        self._write(folder, result, grid)
-        _show(terminal, result)
-        for line in self._advice(result):
+        self._write(folder, result, solved, grid)
+        _show(terminal, result, solved)
+        for line in self._advice(result, solved):
             terminal.note(line)
-        for name in (TABLE, PICTURE):
+        for name in (TABLE, PICTURE, *([RIDGES] if solved else [])):
             terminal.note(f"wrote {folder / name}")
         return 0
 
@@ -132,17 +137,20 @@ class Sweep:
             raise UsageError(str(error).replace("num_folds=", "folds=")) from error
         return grid, training
 
-    def _advice(self, result: Any) -> list[str]:
-        """How to train a head with the best setting, which is another command than for all layers."""
+    def _advice(self, result: Any, solved: Sequence[Any] = ()) -> list[str]:
+        """How to come by the best head, solved or trained, which is another command than for all layers."""
         best, epochs = result.best_row, result.best_epochs
+        optimum = min(solved, key=lambda row: row.loss, default=None)
+        if optimum is not None and optimum.loss <= best.loss:
+            return self._advice_solved(optimum)
         found = f"best, after {best.epochs:.3g} epochs: {best.head} head, rate {best.lr:.3g}, weight decay "
         found += f"{best.weight_decay:.3g}"
         if self.settings.weights == "none":
-            return [found, "no recipe of fit trains the head alone on a body from scratch; give --weights"]
+            return [found, FROM_SCRATCH]
         chosen: dict[str, Any] = {"head": best.head, "weight_decay": best.weight_decay}
         if best.head == "concat":
             chosen["dropout"] = 0.0  # it is the linear heads'
-        settings = dataclasses.replace(self.settings, **chosen)
+        settings = dataclasses.replace(self._settings, **chosen)
         own = ["--recipe", "head-only", "--lr", repr(best.lr), "--epochs", str(epochs)]
         words = ["jaxclf", "fit", self.data, "--out", str(Path(self.out) / "run"), *own, *_flags(settings)]
         early = ", whose cosine is as long as the best heads took" if epochs < self.epochs else ""
@@ -152,8 +160,21 @@ class Sweep:
             f"  {shlex.join(words)}",
         ]
 
-    def _write(self, folder: Path, result: Any, grid: Any) -> None:
-        from jaxclf.plots import plot_sweep
+    def _advice_solved(self, row: Any) -> list[str]:
+        found = f"best: {row.head} head, solved, ridge {row.solved.ridge:.3g}"
+        if self.settings.weights == "none":
+            return [found, FROM_SCRATCH]
+        settings = dataclasses.replace(self.settings, head=row.head)
+        words = ["jaxclf", "fit", self.data, "--out", str(Path(self.out) / "run"), "--recipe", "head-only"]
+        return [
+            f"{found}; a network with such a head is made by the following, which solves it again. It takes no rate, "
+            "and other recipes find theirs",
+            f"  {shlex.join([*words, *_flags(settings)])}",
+        ]
+
+    def _write(self, folder: Path, result: Any, solved: Sequence[Any], grid: Any) -> None:
+        from jaxclf.plots import plot_ridge, plot_sweep
+        from jaxclf.run.head import describe_solution
 
         rows = [
             {name: value if isinstance(value, str) else _plain(value) for name, value in row._asdict().items()}
@@ -165,6 +186,11 @@ class Sweep:
             "close": list(result.close),
             "best_epochs": result.best_epochs,
             "rows": rows,
+            "solved": [
+                {name: value for name, value in row._asdict().items() if name != "solved"}
+                | describe_solution(row.solved)
+                for row in solved
+            ],
             "losses": _plain(result.losses),
             "accuracies": _plain(result.accuracies),
             "epochs_judged": result.epochs.tolist(),
@@ -179,7 +205,10 @@ class Sweep:
             "own_order": self.own_order,
             "settings": vars(self.settings),
         }
-        write_results(folder, {TABLE: content}, {PICTURE: plot_sweep(result)})
+        pictures = {PICTURE: plot_sweep(result)}
+        if solved:
+            pictures[RIDGES] = plot_ridge(min(solved, key=lambda row: row.loss).solved)
+        write_results(folder, {TABLE: content}, pictures)
 
 
 def pooled_features(model: Any, variables: Any, loader: Any, on_progress: Any) -> tuple[Any, Any]:
@@ -212,10 +241,22 @@ def _plain(values: Any) -> Any:
     return array.tolist()
 
 
-def _show(terminal: Any, result: Any) -> None:
+def _show(terminal: Any, result: Any, solved: Sequence[Any]) -> None:
     from rich.table import Table
 
     table = Table("head", "rate", "weight decay", "loss", "accuracy", "epochs", "")
+    lowest = min([row.loss for row in solved], default=float("inf"))
+    for optimum in solved:
+        table.add_row(
+            optimum.head,
+            "solved",
+            f"ridge {optimum.solved.ridge:.3g}",
+            f"{optimum.loss:.4f} ± {optimum.loss_error:.4f}",
+            f"{optimum.accuracy:.4f} ± {optimum.accuracy_error:.4f}",
+            "",
+            "best" if optimum.loss == lowest <= result.best_row.loss else "",
+        )
+    best = "best trained" if lowest <= result.best_row.loss else "best"
     order = sorted(range(len(result.rows)), key=lambda number: result.rows[number].loss)
     for number in order[:MAX_ROWS]:
         row = result.rows[number]
@@ -226,13 +267,14 @@ def _show(terminal: Any, result: Any) -> None:
             f"{row.loss:.4f} ± {row.loss_error:.4f}",
             f"{row.accuracy:.4f} ± {row.accuracy_error:.4f}",
             f"{row.epochs:.1f}",
-            "best" if number == result.best else "as good" if number in result.close else "",
+            best if number == result.best else "as good" if number in result.close else "",
         )
     terminal.console.print(table)
     _, seeds, folds = result.losses.shape
     terminal.note(
         f"means over {seeds} seeds and {folds} folds, ± their standard error over folds; figures of the settings, not "
-        "of a finished network, and the best of many looks a little better than it is"
+        "of a finished network, and the best of many looks a little better than it is; solved heads are judged in the "
+        "same folds"
     )
     others = len(result.close) - 1
     if others:

@@ -16,7 +16,7 @@ from jaxclf._words import describe_flops
 from jaxclf.config import MODULES, Phase, Recipe
 from jaxclf.run.folder import CONTENTS
 from jaxclf.run.observer import Observer
-from jaxclf.run.outcome import TTA, final_with_views, step_marks
+from jaxclf.run.outcome import HELD, NOT_USED, TTA, USED, final_with_views, step_marks
 from jaxclf.run.recipes import EIGHT_STEPS
 from jaxclf.training.cost import PhaseCost
 from jaxclf.training.events import Event, Row
@@ -154,7 +154,7 @@ class Terminal(Observer):
         for step, mark in zip(summary["steps"], marks, strict=True):
             change = "{:+.4f}, {:.4f}".format(*step["loss_difference"]) if "loss_difference" in step else ""
             figures = (f"{step['seconds']:.1f}", f"{step['loss']:.4f}", change, f"{step['accuracy']:.4f}")
-            table.add_row(step["name"], *figures, *([mark] if any(marks) else []))
+            table.add_row(step["name"], *figures, *([SHORT[mark]] if any(marks) else []))
         self.console.print(table)
         worse = better_step(summary)
         if worse is not None:
@@ -185,6 +185,10 @@ class Terminal(Observer):
         for name in CONTENTS:
             if (Path(out) / name).exists():
                 self.note(f"wrote {Path(out) / name}")
+
+
+#: What became of a step, in a column that leaves the others room.
+SHORT = {HELD: "held", NOT_USED: "not used", USED: "used", "": ""}
 
 
 def describe_frozen(phase: Phase) -> str:

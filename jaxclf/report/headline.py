@@ -83,7 +83,7 @@ def _plain_figures(summary: Mapping[str, Any]) -> str:
     """The figures without views, and what they are good for."""
     loss = "" if summary.get("loss") is None else f", loss {loss_text(summary['loss'])}"
     return (
-        f"on plain pictures, as `jaxclf predict` sees them without --tta, and everything below: "
+        "jaxclf predict judges so with --tta; without, on plain pictures, which everything below is about: "
         f"{percent(summary['accuracy'])}{loss}"
     )
 

@@ -5,6 +5,8 @@ from typing import Any
 
 #: The last step of a run by name.
 TTA = "test-time augmentation"
+#: What can become of a step.
+HELD, NOT_USED, USED = "the run holds this", "no better: not used", "used for the final figures"
 
 
 def step_marks(steps: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -17,11 +19,11 @@ def step_marks(steps: Sequence[Mapping[str, Any]]) -> list[str]:
     marks = []
     for number, step in enumerate(steps):
         if step.get("kept") is False:
-            marks.append("no better: not used")
+            marks.append(NOT_USED)
         elif step.get("kept") and step.get("name") == TTA:
-            marks.append("used for the final figures")
+            marks.append(USED)
         else:
-            marks.append("the run holds this" if kept[-1:] == [number] else "")
+            marks.append(HELD if kept[-1:] == [number] else "")
     return marks
 
 

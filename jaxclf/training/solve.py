@@ -85,7 +85,7 @@ def solve_head(
         raise ValueError(f"the head reads the cut 'pooled', the features are of {dataset.cut!r}: extract them there")
     if len(dataset.classes) != model.num_classes:
         raise ValueError(f"the model has {model.num_classes} classes, the features have {len(dataset.classes)}")
-    problem = _problem(features, settings, both=model.head_kind == "pools")
+    problem = head_problem(features, settings, both=model.head_kind == "pools")
     solved = solve_logistic(
         problem,
         RIDGES if ridges is None else ridges,
@@ -99,7 +99,8 @@ def solve_head(
     return solved._replace(variables={**variables, "params": {**variables["params"], "head": head}})
 
 
-def _problem(features: ActivationDataset | ActivationLoader, settings: Settings, *, both: bool) -> LogisticProblem:
+def head_problem(features: ActivationDataset | ActivationLoader, settings: Settings, *, both: bool) -> LogisticProblem:
+    """What `solve_head` solves: on `both` pools, or on the average pool alone."""
     dataset = features.dataset if isinstance(features, ActivationLoader) else features
     if settings.loss not in ("softmax", "sigmoid"):
         raise ValueError(f"loss={settings.loss!r} is not convex: train it with jaxclf.fit, or set softmax or sigmoid")

@@ -12,13 +12,16 @@ from PIL import Image
 
 from jaxclf.cli import commands, sweep, usage
 from jaxclf.cli.sweep import pooled_features
-from jaxclf.config import MODULES
+from jaxclf.config import MODULES, Settings
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ImageFolder
 from jaxclf.plots import plot_sweep
+from jaxclf.run.recipes import RECIPES
 from jaxclf.schedules import cosine
+from jaxclf.training.logistic import SolvedHead
 from jaxclf.training.program import phase_schedule
 from jaxclf.training.sweep import Sweep, SweepRow
+from jaxclf.training.sweep.solved import SolvedRow
 
 pytestmark = pytest.mark.usefixtures("small10t")
 NET = FAST[:-2]  # without the epochs
@@ -39,7 +42,7 @@ def swept(photos, weights_file, tmp_path_factory):
 
 
 def test_it_writes_the_table_and_a_picture_of_it(swept, photos):
-    assert sorted(path.name for path in swept.iterdir()) == ["sweep.json", "sweep.png"]
+    assert sorted(path.name for path in swept.iterdir()) == ["ridge.png", "sweep.json", "sweep.png"]
     data = json.loads((swept / "sweep.json").read_text())
     assert [(row["lr"], row["weight_decay"]) for row in data["rows"]] == [
         (lr, decay) for lr in (0.003, 0.1) for decay in (0.0, 0.001)
@@ -49,8 +52,12 @@ def test_it_writes_the_table_and_a_picture_of_it(swept, photos):
     np.testing.assert_allclose([row["loss"] for row in data["rows"]], losses.mean((1, 2)))
     assert data["best"] == int(losses.mean((1, 2)).argmin()) == data["close"][0]
     assert data["settings"]["arch"] == "small10t" and data["data"] == str(photos)
-    with Image.open(swept / "sweep.png") as picture:
-        assert min(picture.size) > 300 and len(set(picture.convert("L").tobytes())) > 10
+    (solved,) = data["solved"]
+    assert solved["head"] == Settings().head and solved["ridge"] in solved["ridges"] and solved["num_folds"] == 5
+    assert len(solved["losses"]) == len(solved["ridges"]) and solved["loss"] > 0 and 0 <= solved["accuracy"] <= 1
+    for name in ("sweep.png", "ridge.png"):
+        with Image.open(swept / name) as picture:
+            assert min(picture.size) > 300 and len(set(picture.convert("L").tobytes())) > 10
 
 
 def test_it_prints_the_best_few_and_how_to_go_on(swept, photos, weights_file, tmp_path, capsys):
@@ -58,12 +65,15 @@ def test_it_prints_the_best_few_and_how_to_go_on(swept, photos, weights_file, tm
     printed = capsys.readouterr().out
     data = json.loads((tmp_path / "sweep.json").read_text())
     assert data == json.loads((swept / "sweep.json").read_text()), "the same flags, the same figures"
-    best = data["rows"][data["best"]]
+    best, (solved,) = data["rows"][data["best"]], data["solved"]
     assert f"{best['loss']:.4f}" in printed
+    assert f"{solved['loss']:.4f} ± {solved['loss_error']:.4f}" in printed and f"ridge {solved['ridge']:.3g}" in printed
     recipe, out = followed(printed)
     (phase,) = recipe.phases
     assert out == str(tmp_path / "run") and recipe.settings.weights == str(weights_file)
-    assert (phase.lrs[-1], recipe.settings.weight_decay) == (best["lr"], best["weight_decay"])
+    assert phase.solve == (solved["loss"] <= best["loss"])
+    if not phase.solve:
+        assert (phase.lrs[-1], recipe.settings.weight_decay) == (best["lr"], best["weight_decay"])
     assert "figures of the settings" in printed and f"wrote {tmp_path / 'sweep.json'}" in printed
 
 
@@ -94,7 +104,8 @@ def test_the_command_has_the_settings_of_the_winner(typed, winners):
     best = SweepRow(head, 0.0012345678, 1e-7 / 3, 0.5, 0.1, 0.9, 0.1, 20.0)
     said = given._advice(table(np.ones((1, 1)))._replace(rows=(best,), best=0, best_epochs=20))
     recipe, out = followed("\n".join(said))
-    assert recipe.settings == dataclasses.replace(given.settings, weight_decay=best.weight_decay, **winners)
+    assert recipe.settings == dataclasses.replace(given._settings, weight_decay=best.weight_decay, **winners)
+    assert recipe.settings.batch(26) == given._parts()[1].batch_size, "trained in the batches it was found with"
     (phase,) = recipe.phases
     assert phase.frozen == MODULES[:-1] and phase.cut == "pooled" and out == "a sweep/run"
     assert (phase.lrs[-1], phase.num_cycles, phase.cycle_epochs) == (best.lr, 1, 20)
@@ -102,6 +113,26 @@ def test_the_command_has_the_settings_of_the_winner(typed, winners):
     expected = cosine(num_steps)
     np.testing.assert_allclose([schedule(step) for step in range(60)], [expected(step) for step in range(60)])
     assert "none for all layers" in said[0] and "as long as" not in said[0]
+
+
+def solved_row(head: str, loss: float) -> SolvedRow:
+    curve = (np.array([9.0, 2.0]), np.array([0.8, loss]), np.array([0.1, 0.1]))
+    return SolvedRow(head, loss, 0.01, 0.9, 0.01, SolvedHead({}, 2.0, *curve, 5, 26, 1e-6, 80))
+
+
+def test_the_better_of_the_two_commands_is_advised():
+    """The solved one brings neither rate nor epochs, nor the batch size of heads that are trained."""
+    given = usage.parse(commands.COMMANDS, "jaxclf", "", ["sweep", "photos", "--weights", "w.pth", "--seed", "4"])
+    grid = table(np.array([[0.5]]))
+    said = given._advice(grid, (solved_row("pools", 0.45), solved_row("linear", 0.4)))
+    assert said[0].startswith("best: linear head, solved, ridge 2;") and "--lr" not in said[1]
+    recipe, out = followed("\n".join(said))
+    assert recipe.phases == RECIPES["head-only"](recipe.settings).phases and recipe.phases[0].solve
+    assert recipe.settings == dataclasses.replace(given.settings, head="linear") and out == "sweep/run"
+    said = given._advice(grid, (solved_row("pools", 0.51),))
+    assert "rate 0.1" in said[0] and not followed("\n".join(said))[0].phases[0].solve
+    scratch = dataclasses.replace(given, settings=dataclasses.replace(given.settings, weights="none"))
+    assert scratch._advice(grid, (solved_row("pools", 0.4),))[1].startswith("no recipe of fit")
 
 
 def test_patience_and_random_bodies_have_their_own_sentence():

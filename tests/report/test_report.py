@@ -292,7 +292,7 @@ def test_the_headline_is_with_views_where_they_help_and_plain_pictures_stand_bel
     text = Page(make_report(solved_run())).text
     top, figures = text[: text.index("Figures")], text[text.index("Figures") : text.index("What each step")]
     assert "92.5 ± 4.2 %" in top and "accuracy, with test-time augmentation, on 40 validation pictures" in top
-    assert "3 of 40 wrong" in top and "90.0 %, loss 0.3000" in top and "`jaxclf predict`" in top
+    assert "3 of 40 wrong" in top and "plain pictures, which everything below is about: 90.0 %, loss 0.3000" in top
     assert "standard error, plain pictures" in figures and "not used" not in figures
     text = Page(make_report(solved_run(used=False, loss=0.31))).text
     top, figures = text[: text.index("Figures")], text[text.index("Figures") : text.index("What each step")]

@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from jaxclf import ActivationDataset, HeadTraining, SweepGrid, sweep_heads
 from jaxclf._progress import silent
+from jaxclf.config import Settings
 from jaxclf.data.order import epoch_order, k_folds
 from jaxclf.metrics import Predictions, summarize
 from jaxclf.models import ResNetConfig, create_classifier, create_head, init_head, init_variables
@@ -19,6 +20,7 @@ from jaxclf.training.losses import make_loss, weighted_mean
 from jaxclf.training.optimizer import make_optimizer
 from jaxclf.training.sweep.members import Examples, Members, Program, held_out_rows
 from jaxclf.training.sweep.search import _chunk_size
+from jaxclf.training.sweep.solved import solve_heads
 from jaxclf.training.sweep.table import SweepRow, choose, mean_and_error
 from jaxclf.training.sweep.train import first_state, keep, make_epoch, member_variables, orders, train_members
 
@@ -400,3 +402,34 @@ def test_data_that_makes_no_sense():
     broken[7, 3] = np.nan
     with pytest.raises(ValueError, match="features of example 7 are not finite"):
         sweep(broken, labels)
+
+
+def test_solved_heads_are_judged_in_the_folds_of_the_trained_ones():
+    """Each on what it has not seen, by the loss and accuracy of scikit-learn's head with the same ridge."""
+    features, labels = problem(60)
+    data = ActivationDataset(features, labels, classes=("a", "b", "c"), cut="pooled")
+    grid = SweepGrid(heads=("concat", "linear", "pools"), num_folds=3, fold_seed=1)
+    calls = []
+    rows = solve_heads(data, grid, Settings(), on_progress=lambda *at: calls.append(at))
+    assert [row.head for row in rows] == ["linear", "pools"] and calls[-1] == (8, 8)
+    folds = k_folds(labels, 3, 1)
+    for row, x in zip(rows, (features[:, WIDTH // 2 :], features), strict=True):
+        figures = []
+        for fold in range(3):
+            rest, held = folds != fold, folds == fold
+            mean, deviation = x[rest].mean(0), x[rest].std(0)
+            peer = LogisticRegression(C=1 / row.solved.ridge, tol=1e-8, max_iter=5000)
+            peer.fit((x[rest] - mean) / deviation, labels[rest])
+            logits = peer.decision_function((x[held] - mean) / deviation)
+            found = summarize(Predictions(logits, labels[held], np.flatnonzero(held)))
+            figures.append((found["loss"], found["accuracy"]))
+        losses, accuracies = np.transpose(figures)
+        np.testing.assert_allclose(row.loss, losses.mean(), rtol=1e-4)
+        np.testing.assert_allclose(row.accuracy, accuracies.mean(), rtol=1e-6)
+        np.testing.assert_allclose(row.loss_error, losses.std(ddof=1) / 3**0.5, rtol=1e-3)
+
+
+def test_nothing_is_solved_for_a_loss_that_is_not_convex():
+    data = ActivationDataset(*problem(), classes=("a", "b", "c"), cut="pooled")
+    assert solve_heads(data, SweepGrid(), Settings(loss="focal")) == ()
+    assert solve_heads(data, SweepGrid(heads=("concat",)), Settings()) == ()
