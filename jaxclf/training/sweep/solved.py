@@ -64,8 +64,10 @@ def solve_heads(
             on_progress(number * (grid.num_folds + 1) + fold + 1, total)
             figures.append(_judge(problem, data.labels, folds == fold, solved.ridge))
         losses, accuracies = zip(*figures, strict=True)
-        errors = (mean_and_error(np.array([[values]])) for values in (losses, accuracies))
-        rows.append(SolvedRow(head, *(float(value[0]) for pair in errors for value in pair), solved))
+        loss, accuracy = (mean_and_error(np.array([[values]])) for values in (losses, accuracies))
+        rows.append(
+            SolvedRow(head, float(loss[0][0]), float(loss[1][0]), float(accuracy[0][0]), float(accuracy[1][0]), solved)
+        )
     on_progress(total, total)
     return tuple(rows)
 
