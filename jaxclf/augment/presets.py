@@ -84,6 +84,8 @@ def make_augment(name: str, image_size: int, *, shown: float = 1.0) -> Augment:
     Raises:
       ValueError: for another name, or a share outside (0, 1].
     """
+    if not 0.0 < shown <= 1.0:
+        raise ValueError(f"shown={shown!r} must lie in (0, 1]")
     if name == "none":
         return functools.partial(_middle, image_size, shown)
     if name not in PRESETS:

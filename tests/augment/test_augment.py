@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxclf import augment
+from jaxclf.augment import presets
 
+KEY = jax.random.key(7)
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 37, 37, 3)).astype(np.uint8)
 PRESETS = {name: jax.jit(augment.make_augment(name, 32)) for name in ("none", *augment.PRESETS)}
 DRAWN = tuple(augment.PRESETS)
@@ -65,9 +67,70 @@ def test_jit_is_eager():
     np.testing.assert_allclose(PRESETS["random_resized_crop"](jax.random.key(2), IMAGES), eager, atol=2e-5)
 
 
-def test_none_is_the_centre_crop_exactly():
-    out = augment.make_augment("none", 31)(jax.random.key(0), IMAGES)
+@pytest.mark.parametrize("shown", [31 / 37, 0.83])
+def test_none_is_the_centre_crop_exactly_where_evaluation_shows_that_much(shown):
+    out = augment.make_augment("none", 31, shown=shown)(jax.random.key(0), IMAGES)
     np.testing.assert_allclose(out, IMAGES[:, 3:34, 3:34] / 255.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shown", [0.8, 1.0])
+def test_none_leaves_pictures_of_the_size_asked_for_as_they_are(shown):
+    np.testing.assert_array_equal(
+        augment.make_augment("none", 37, shown=shown)(jax.random.key(0), IMAGES), augment.to_float(IMAGES)
+    )
+
+
+GRADIENT = np.broadcast_to(
+    np.stack(np.meshgrid(np.linspace(-1, 1, 65), np.linspace(-1, 1, 65)), -1).astype(np.float32), (400, 65, 65, 2)
+)
+"""Each pixel says where it is: (x, y) of its centre, from -1 to 1 between the outermost centres."""
+
+
+def places(name: str, shown: float, seed: int = 0):
+    """Where the pixels (12, 12), (20, 20) and the middle one of each view come from: float [n, 3, 2]."""
+    geometry = augment.make_pipeline(33, geometry=_geometry(name, shown))
+    out = np.asarray(geometry(jax.random.key(seed), GRADIENT))
+    return out[:, [12, 20, 16], [12, 20, 16]]
+
+
+def _geometry(name: str, shown: float):
+    """The operations of a preset without its colours, which would change what the pixels say."""
+    caught = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(presets, "make_pipeline", lambda size, *, geometry=(), colour=(): caught.append(geometry))
+        augment.make_augment(name, 33, shown=shown)
+    return caught[0]
+
+
+@pytest.mark.parametrize("name", ["side_on", "top_down"])
+def test_a_view_shows_as_much_of_the_picture_as_evaluation_does(name):
+    """By the length of a piece of a view's diagonal, away from the reflected borders, in the picture: the share shown, over what it is zoomed by."""
+    seen = places(name, 0.8)
+    across = np.linalg.norm(seen[:, 1] - seen[:, 0], axis=-1) / np.sqrt(2) / (8 * 2 / 33 * 65 / 64)
+    assert across.max() < 0.801 and across.min() > 0.8 / 1.1 - 1e-3
+    unzoomed = np.isclose(across, 0.8, atol=1e-3).mean()
+    assert 0.15 < unzoomed < 0.35, "a quarter is not zoomed"
+    assert 0.8 * (0.25 + 0.75 / 1.05) - across.mean() == pytest.approx(0.0, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["side_on", "top_down"])
+def test_views_of_less_than_the_whole_come_from_anywhere_in_it(name):
+    middle = places(name, 0.8)[:, 2]
+    assert middle.min() < -0.2 and middle.max() > 0.2, "a piece of .8 can lie .2 from the middle, a zoomed one further"
+    assert np.abs(middle.mean(0)).max() < 0.03, "no side is preferred"
+    assert np.abs(middle).max() < 1 - 0.8 / 1.1 + 0.05, "none lies outside"
+
+
+def test_a_preset_of_its_own_scale_does_not_ask_what_evaluation_shows():
+    crop = augment.make_augment("random_resized_crop", 32, shown=0.5)
+    np.testing.assert_array_equal(jax.jit(crop)(KEY, IMAGES), PRESETS["random_resized_crop"](KEY, IMAGES))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("shown", [0.0, -1.0, 1.01, float("nan")])
+def test_a_share_outside_0_to_1_is_an_error(name, shown):
+    with pytest.raises(ValueError, match=f"shown={shown} must lie in \\(0, 1]"):
+        augment.make_augment(name, 32, shown=shown)
 
 
 def test_unknown_preset():
