@@ -63,10 +63,13 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in args:
             return None
-        for literal in (arg for arg in args if typing.get_origin(arg) is Literal):
-            if value in typing.get_args(literal):
-                return value
-        return _convert(next(arg for arg in args if arg is not type(None) and not typing.get_origin(arg)), value, where)
+        literals = [arg for arg in args if typing.get_origin(arg) is Literal]
+        words = [word for literal in literals for word in typing.get_args(literal)]
+        others = [arg for arg in args if arg is not type(None) and arg not in literals]
+        if value in words or not others:
+            _require(value in words, f"{where}={value!r} is not one of {', '.join(map(repr, words))}")
+            return value
+        return _convert(others[0], value, where)
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise mismatch

@@ -160,8 +160,8 @@ def phase_costs(recipe: Recipe, num_train: int, num_classes: int, *, num_valid: 
     """The estimated cost of each phase of a recipe.
 
     A phase that trains from a cached cut computes its activations once, all views of them, and then only what lies
-    above the cut. A search for a rate counts as many steps as it has at most. Decoding, augmentation, and test-time
-    augmentation after the phases are not counted.
+    above the cut; solving a head costs next to nothing beside them. A search for a rate counts as many steps as it has
+    at most. Decoding, augmentation, and test-time augmentation after the phases are not counted.
 
     Args:
       recipe: settings and phases.
@@ -196,7 +196,8 @@ def phase_costs(recipe: Recipe, num_train: int, num_classes: int, *, num_valid: 
         flops = num_steps * one_step(image_size=size, frozen=phase.frozen, start=phase.cut)
         flops += phase.num_epochs * num_valid * picture(image_size=size, start=phase.cut)
         if phase.cut is not None:
-            flops += (num_train * phase.num_views + num_valid) * picture(image_size=size, stop=phase.cut)
+            num_pictures = num_train * phase.num_views + (0 if phase.solve else num_valid)
+            flops += num_pictures * picture(image_size=size, stop=phase.cut)
         if phase.cut is not None or size != settings.image_size:  # judged on whole pictures at the end
             flops += num_valid * picture(image_size=settings.image_size)
         costs.append(PhaseCost(phase.name, flops, flops / unit))

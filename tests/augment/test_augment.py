@@ -104,9 +104,10 @@ def _geometry(name: str, shown: float):
 
 @pytest.mark.parametrize("name", ["side_on", "top_down"])
 def test_a_view_shows_as_much_of_the_picture_as_evaluation_does(name):
-    """By the length of a piece of a view's diagonal, away from the reflected borders, in the picture: the share shown, over what it is zoomed by."""
+    """By the length in the picture of a piece of a view's diagonal: the share shown, over what it is zoomed by."""
     seen = places(name, 0.8)
-    across = np.linalg.norm(seen[:, 1] - seen[:, 0], axis=-1) / np.sqrt(2) / (8 * 2 / 33 * 65 / 64)
+    side = 8 * 2 / 33 * 65 / 64  # of eight pixels, in a view of the whole picture
+    across = np.linalg.norm(seen[:, 1] - seen[:, 0], axis=-1) / np.sqrt(2) / side
     assert across.max() < 0.801 and across.min() > 0.8 / 1.1 - 1e-3
     unzoomed = np.isclose(across, 0.8, atol=1e-3).mean()
     assert 0.15 < unzoomed < 0.35, "a quarter is not zoomed"

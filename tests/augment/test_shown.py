@@ -33,7 +33,9 @@ def test_a_presized_picture_shown_plainly_is_what_evaluation_shows(preprocess, s
     shown = 255 * np.asarray(plain(jax.random.key(0), presized[None]))[0]
     inner = slice(12, -12)  # within the mirrored borders of "pad"
     for colour, axis in ((0, 1), (1, 0)):
-        ours, theirs = (np.diff(picture[inner, inner, colour], axis=axis).mean() for picture in (shown, evaluated / 1.0))
+        ours, theirs = (
+            np.diff(picture[inner, inner, colour], axis=axis).mean() for picture in (shown, evaluated / 1.0)
+        )
         assert theirs > 1 and ours == pytest.approx(theirs, rel=0.02), "things are as large, but for rounding"
         apart = (shown - evaluated)[inner, inner, colour] / theirs
         assert abs(apart.mean()) < 1.01, "in the same place, within a pixel: both round where they cut"

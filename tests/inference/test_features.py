@@ -87,11 +87,38 @@ def test_a_bank_holds_the_plain_view_first_and_views_that_depend_on_the_picture_
     image = next(iter(loader(presized=True, train=False, batch_size=NUM))).inputs[7]
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(5), 2), 7)
     seen = loader()
-    x = (make_augment("side_on", SIZE)(key, image[None]) - jnp.asarray(seen.preprocess.mean)) / jnp.asarray(
-        seen.preprocess.std
-    )
-    expected = jax.jit(lambda v, x: model.apply(v, x, stop="pooled"))(variables, x)[0]
-    np.testing.assert_allclose(rows[7, 2], expected, rtol=1e-3, atol=1e-4)
+    shown = seen.preprocess.shown
+    assert shown < 1
+    for view, name in ((2, "side_on"), (0, "none")):
+        drawn = make_augment(name, SIZE, shown=shown)(key, image[None])
+        x = (drawn - jnp.asarray(seen.preprocess.mean)) / jnp.asarray(seen.preprocess.std)
+        expected = jax.jit(lambda v, x: model.apply(v, x, stop="pooled"))(variables, x)[0]
+        np.testing.assert_allclose(rows[7, view], expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("crop_fraction", [0.7, 0.95])
+def test_the_plain_view_of_a_bank_shows_what_evaluation_shows(crop_fraction):
+    """By the mean colour of a picture with a bright middle: how much of it is seen."""
+    images = np.zeros((2, 120, 120, 3), np.uint8)
+    images[:, 36:84, 36:84] = 240
+    source = ArrayDataset(images, np.arange(2), classes=("a", "b"))
+    preprocess = Preprocess(SIZE, crop_fraction=crop_fraction, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+    class Mean:
+        """In place of a network."""
+
+        def apply(self, variables, x, stop):
+            return x.mean((1, 2))
+
+    found = []
+    for presized in (True, False):
+        seen = loader(source, batch_size=2, presized=presized, train=False, preprocess=preprocess)
+        step = extract.make_extract_step(Mean(), seen, extract.Plan("pooled", 1, "none", 0, np.dtype("float32")))
+        (batch,) = list(seen)
+        found.append(np.asarray(step(None, batch.inputs, batch.index, 0)[0])[:, 0])
+    expected = 240 / 255 * (48 / 120 / crop_fraction) ** 2
+    np.testing.assert_allclose(found[1], expected, rtol=0.05)
+    np.testing.assert_allclose(found[0], found[1], rtol=0.03)
 
 
 @pytest.mark.parametrize(("name", "relative"), [("float16", 2.0**-11), ("bfloat16", 2.0**-8)])

@@ -64,7 +64,8 @@ def test_the_plain_view_is_what_predict_says(views):
 
 def test_an_augmented_view_is_the_presized_picture_drawn_with_its_own_key(views):
     loader = make_loader(presized=True)
-    augment = jax.jit(make_augment("side_on", SIZE))
+    assert loader.preprocess.shown < 1
+    augment = jax.jit(make_augment("side_on", SIZE, shown=loader.preprocess.shown))
     for view, index in ((1, 0), (1, 1), (3, 9)):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), view), index)
         drawn = normalize(

@@ -72,7 +72,7 @@ def test_an_unknown_architecture_lists_near_and_all_names() -> None:
         get_config("vgg16")
 
 
-@pytest.mark.parametrize("head", ["linear", "concat", None])
+@pytest.mark.parametrize("head", ["linear", "pools", "concat", None])
 def test_the_tree_is_body_and_head_by_module(head: Any) -> None:
     model = create_classifier(RICH, 5, head=head) if head else create_classifier(RICH, 0)
     variables = init_variables(model, jax.random.key(0), image_size=32)
@@ -88,7 +88,8 @@ def test_the_tree_is_body_and_head_by_module(head: Any) -> None:
     assert set(stats["body"]["stage2"]["block0"]) == {"bn1", "bn2", "bn3", "shortcut"}
     assert set(params["body"]["stage2"]["block0"]["shortcut"]) == {"conv", "bn"}
     if head:
-        assert set(params["head"]) == ({"fc"} if head == "linear" else {"bn1", "fc1", "bn2", "fc2"})
+        layers = {"linear": {"fc"}, "pools": {"fc_pools"}, "concat": {"bn1", "fc1", "bn2", "fc2"}}
+        assert set(params["head"]) == layers[head]
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
 
     def is_plain(node: Any) -> bool:
@@ -131,7 +132,7 @@ def test_initial_values_depend_on_the_key_and_the_body_not_on_the_head() -> None
 # Cuts
 
 
-@pytest.mark.parametrize(("config", "head"), [("basic", "linear"), ("rich", "concat")])
+@pytest.mark.parametrize(("config", "head"), [("basic", "linear"), ("basic", "pools"), ("rich", "concat")])
 def test_every_cut_continues_to_the_same_logits(config: str, head: str) -> None:
     model, variables = make_model(config, head)
     logits: Any = model.apply(variables, IMAGES)
@@ -220,8 +221,8 @@ def test_frozen_batch_norm_is_untouched_and_every_other_moves(num_frozen: int, b
 
 
 def test_all_frozen_computes_as_in_evaluation_and_needs_no_dropout_key() -> None:
-    for head in ("linear", "concat"):
-        model, variables = make_model("basic", head, dropout=0.5 if head == "linear" else 0.0)
+    for head in ("linear", "pools", "concat"):
+        model, variables = make_model("basic", head, dropout=0.0 if head == "concat" else 0.5)
         logits = model.apply(variables, IMAGES, train=True, frozen=MODULES)
         np.testing.assert_array_equal(logits, model.apply(variables, IMAGES))
 
@@ -230,10 +231,17 @@ POOLED = np.random.default_rng(2).normal(size=(3, 32)).astype(np.float32)
 
 
 @pytest.mark.parametrize(
-    "head", [LinearHead(5, 0.5), ConcatHead(5), ConcatHead(5, dropouts=(0.5, 0.0)), ConcatHead(5, dropouts=(0.0, 0.5))]
+    ("kind", "head"),
+    [
+        ("linear", LinearHead(5, 0.5)),
+        ("pools", LinearHead(5, 0.5, pools=True)),
+        ("concat", ConcatHead(5)),
+        ("concat", ConcatHead(5, dropouts=(0.5, 0.0))),
+        ("concat", ConcatHead(5, dropouts=(0.0, 0.5))),
+    ],
 )
-def test_dropout_draws_by_key_in_training_only(head: LinearHead | ConcatHead) -> None:
-    _, variables = make_model("basic", "linear" if isinstance(head, LinearHead) else "concat")
+def test_dropout_draws_by_key_in_training_only(kind: str, head: LinearHead | ConcatHead) -> None:
+    _, variables = make_model("basic", kind)
     own = {name: tree["head"] for name, tree in variables.items() if "head" in tree}
 
     def run(seed: int) -> np.ndarray:
@@ -248,6 +256,19 @@ def test_dropout_draws_by_key_in_training_only(head: LinearHead | ConcatHead) ->
 def test_without_dropout_no_key_is_needed() -> None:
     model, variables = make_model()
     model.apply(variables, POOLED, start="pooled", train=True, mutable=["batch_stats"])
+
+
+def test_the_linear_heads_read_one_pool_or_both() -> None:
+    """The maximum comes first, then the average, as in what is cached at "pooled"."""
+    for head, layer, seen in (("linear", "fc", POOLED[:, 16:]), ("pools", "fc_pools", POOLED)):
+        model, variables = make_model("basic", head)
+        dense = variables["params"]["head"][layer]
+        logits: Any = model.apply(variables, POOLED, start="pooled")
+        np.testing.assert_allclose(logits, seen @ dense["kernel"] + dense["bias"], rtol=1e-5, atol=1e-5)
+    last: Any = model.apply(variables, IMAGES, stop="stage4")
+    pools = np.concatenate([last.max((1, 2)), last.mean((1, 2))], 1)
+    expected = pools @ dense["kernel"] + dense["bias"]
+    np.testing.assert_allclose(model.apply(variables, IMAGES), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_concat_head_follows_its_formula() -> None:
@@ -370,7 +391,7 @@ def test_wrong_images_are_named() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"head": "mlp"}, r"head: expected one of \('linear', 'concat'\), got 'mlp'"),
+        ({"head": "mlp"}, r"head: expected one of \('linear', 'pools', 'concat'\), got 'mlp'"),
         ({"dropout": 1.0}, r"dropout: .*\[0, 1\), got 1.0"),
         ({"head": "concat", "dropout": 0.1}, r"dropout: the concat head has its own"),
         ({"num_classes": -1}, r"num_classes: .*got -1"),

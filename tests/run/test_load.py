@@ -1,6 +1,7 @@
 """The main job: `run_recipe`, the RUN folder, and predicting from it."""
 
 import collections
+import dataclasses
 import json
 import logging
 import re
@@ -45,7 +46,9 @@ def test_the_run_folder_is_complete(scratch_run, photos):
     assert json.loads((out / "summary.json").read_text()) == summary
     assert summary["classes"] == ["green", "red"] and summary["num_classes"] == 2
     assert (summary["num_train"], summary["num_valid"]) == (26, 11)
-    assert [set(step) for step in summary["steps"]] == [{"name", "seconds", "loss", "accuracy"}]
+    assert [set(step) for step in summary["steps"]] == [{"name", "seconds", "loss", "accuracy", "kept", "on_the_way"}]
+    assert summary["best"] == "from scratch"
+    assert summary["final"] == {"name": "from scratch", "loss": summary["loss"], "accuracy": summary["accuracy"]}
     assert 0 < summary["steps"][0]["seconds"] <= summary["seconds"]
     assert summary["accuracy"] >= 0.9, "red and green are easy"
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -53,7 +56,8 @@ def test_the_run_folder_is_complete(scratch_run, photos):
     assert [row["kind"] for row in rows] == [*kinds[:4], "step", *kinds[4:]]
     assert all(len(row["lrs"]) == 3 for row in rows if row["kind"] == "step")
     assert rows[-1]["valid_loss"] == summary["loss"] and rows[-1]["valid_accuracy"] == summary["accuracy"]
-    assert from_json(Recipe, (out / "recipe.json").read_text()) == two_phase(SETTINGS, epochs=3, lr=0.02)
+    decided = dataclasses.replace(SETTINGS, bn_frozen=False)  # no pretrained statistics to keep
+    assert from_json(Recipe, (out / "recipe.json").read_text()) == two_phase(decided, epochs=3, lr=0.02)
     with np.load(out / "predictions.npz", allow_pickle=False) as saved:
         predictions = Predictions(saved["logits"], saved["labels"], saved["index"])
         assert saved["files"][0] == "green/000.png" and saved["classes"].tolist() == ["green", "red"]
@@ -127,7 +131,7 @@ def test_same_seed_same_run_to_the_bit(scratch_run, photos, tmp_path):
 
 def test_two_phases_with_pretrained_weights(photos, weights_file, tmp_path, caplog):
     """The head first, on a body that stays the file's to the bit, then everything; one compile a step and phase."""
-    settings = Settings(**{**SETTINGS.__dict__, "weights": str(weights_file)})
+    settings = Settings(**{**SETTINGS.__dict__, "weights": str(weights_file), "bn_frozen": False, "head": "linear"})
     recipe = two_phase(settings, epochs=1)
     notes = []
 

@@ -75,11 +75,15 @@ SEEN = Phase("seen", lrs=(0.1,), frozen=BODY, augment="none")
 
 @pytest.mark.parametrize(("mix", "text"), [({"mixup": 0.4}, "mixup 0.4"), ({"cutmix": 1.0}, "cutmix 1")])
 def test_the_plan_says_what_mixes(mix, text):
-    recipe = eight_steps(Settings(**mix), lr=0.1)
-    seen = io.StringIO()
-    Terminal(Console(file=seen, width=100)).show_plan(recipe)
-    told = [line.split(maxsplit=1)[1] for line in seen.getvalue().splitlines() if line.startswith("  augmentation")]
-    assert told == ["none, no mixing: cached activations", f"side_on, {text}", f"side_on, {text}"]
+    def told(head):
+        seen = io.StringIO()
+        Terminal(Console(file=seen, width=100)).show_plan(eight_steps(Settings(head=head, **mix), lr=0.1))
+        lines = [line.split(maxsplit=1) for line in seen.getvalue().splitlines()]
+        return [line[1] for line in lines if line and line[0] == "augmentation"]
+
+    cached, mixed = "no mixing: cached activations", f"side_on, {text}"
+    assert told("pools") == [f"none, {cached}", f"side_on, {cached}", mixed], "a bank is cached too"
+    assert told("concat") == [f"none, {cached}", mixed, mixed]
     plain = eight_steps(Settings())
     assert [plain.mixing(phase) for phase in plain.phases] == ["", "", ""]
 

@@ -20,30 +20,37 @@ from jaxclf.training.shared import shared_step
 SETTINGS = Settings(arch="small10t", image_size=32, batch_size=8, tta_views=0)
 
 
-@pytest.fixture
-def short(tmp_path, weights_file):
+def short(head, tmp_path, weights_file):
     """The eight steps with an epoch a phase, as a file."""
-    recipe = eight_steps(dataclasses.replace(SETTINGS, weights=str(weights_file)), epochs=1)
+    recipe = eight_steps(dataclasses.replace(SETTINGS, weights=str(weights_file), head=head), epochs=1)
     phases = tuple(dataclasses.replace(phase, num_cycles=1) for phase in recipe.phases)
     (tmp_path / "short.json").write_text(to_json(dataclasses.replace(recipe, phases=phases)))
     return tmp_path / "short.json"
 
 
-def test_a_run_of_eight_steps_is_repeated_to_the_bit(photos, short, tmp_path, monkeypatch, caplog):
-    """And its two networks (the head on pictures; all layers) are compiled once over finder, phase and runs."""
+@pytest.mark.parametrize(
+    ("head", "searches", "networks"),
+    [("pools", ["all layers"], 1), ("concat", ["head, precomputed", "all layers"], 2)],
+)
+def test_a_run_of_eight_steps_is_repeated_to_the_bit(
+    head, searches, networks, photos, weights_file, tmp_path, monkeypatch, caplog
+):
+    """And what it trains (all layers; the head on pictures, if it cannot be solved) is compiled once over finder, phase
+    and runs."""
+    path = short(head, tmp_path, weights_file)
     shared_step.cache_clear()
     monkeypatch.setattr(lr_finder, "FINDER_STEPS", (20, 20))
     monkeypatch.setattr(report, "write_report", lambda *args, **kwargs: None)  # not what is looked at here
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        assert run("fit", photos, "--out", tmp_path / "first", "--recipe", short) == 0
+        assert run("fit", photos, "--out", tmp_path / "first", "--recipe", path) == 0
     recipe = json.loads((tmp_path / "first" / "recipe.json").read_text())
     assert [phase["lr_from"] for phase in recipe["phases"]] == ["given"] * 3
     found = json.loads((tmp_path / "first" / "summary.json").read_text())["rates"]
-    assert [rate["phase"] for rate in found] == ["head, precomputed", "all layers"]
+    assert [rate["phase"] for rate in found] == searches
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         assert run("fit", photos, "--out", tmp_path / "again", "--recipe", tmp_path / "first" / "recipe.json") == 0
     compiled = collections.Counter(re.findall(r"Compiling jit\((\w+)\)", caplog.text))
-    assert compiled["train_step"] == 2, compiled
+    assert compiled["train_step"] == networks, compiled
     for name in ("recipe.json", "metrics.jsonl"):
         assert (tmp_path / "again" / name).read_text() == (tmp_path / "first" / name).read_text()
     with (

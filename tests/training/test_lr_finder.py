@@ -97,7 +97,7 @@ def test_the_curve_is_what_plain_steps_at_these_rates_give(tiny):
     model, variables = tiny
     loader = train_loader()
     low, high, num_steps, ratios = 1e-3, 0.1, 20, np.array([0.2, 0.5, 1.0])
-    settings = Settings(momentum=0.0, seed=3)
+    settings = Settings(momentum=0.0, seed=3, weights="none")
     found = find(tiny, low=low, high=high, num_steps=num_steps, lrs=tuple(ratios), settings=settings)
     np.testing.assert_allclose(found.lrs, np.geomspace(low, high, num_steps), rtol=1e-12)
     np.testing.assert_allclose(found.group_lrs, found.lrs[:, None] * ratios, rtol=1e-12)

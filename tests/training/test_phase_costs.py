@@ -12,7 +12,10 @@ from jaxclf.run.recipes import RECIPES
 from jaxclf.training import cost, lr_finder
 from jaxclf.training.cost import PhaseCost, phase_costs
 
-RECIPE = RECIPES["eight-steps"](Settings(arch="resnet10t", image_size=64, batch_size=50))
+SETTINGS = Settings(arch="resnet10t", image_size=64, batch_size=50)
+SOLVED = RECIPES["eight-steps"](SETTINGS)
+#: Its heads are trained.
+RECIPE = RECIPES["eight-steps"](dataclasses.replace(SETTINGS, head="concat"))
 
 
 @pytest.fixture
@@ -49,6 +52,18 @@ def test_phases_by_hand(prices, num_valid):
     assert [c.full_epochs for c in costs] == pytest.approx([c.flops / pixels / (20 * 50 * 18) for c in costs])
 
 
+@pytest.mark.parametrize("num_valid", [0, 200])
+def test_solved_heads_by_hand(prices, num_valid):
+    """The training pictures' features, five views of each in the second phase, and one look at the validation set."""
+    costs = phase_costs(SOLVED, 1000, 2, num_valid=num_valid)
+    assert [phase.solve for phase in SOLVED.phases] == [True, True, False]
+    assert [c.flops / 64**2 for c in costs] == [
+        1000 * 5 + num_valid * 6,
+        1000 * 5 * 5 + num_valid * 6,
+        (7 * 20 + 100) * 50 * 18 + 7 * num_valid * 6,
+    ]
+
+
 @pytest.mark.parametrize(("epochs", "steps"), [(1, 40), (3, 60), (9, 100)])
 def test_a_search_takes_as_many_steps_as_the_phase_within_bounds(prices, epochs, steps):
     """Of 20 steps an epoch; the bounds are the run's own."""
@@ -78,6 +93,8 @@ def test_real_prices():
     phases = tuple(dataclasses.replace(phase, num_cycles=1, lr_from="given") for phase in RECIPE.phases)
     cached, head, whole = full_epochs(dataclasses.replace(RECIPE, phases=phases))
     assert whole == 1 and cached == pytest.approx(head, rel=0.01) == pytest.approx(1 / 3, abs=0.01)
+    solved, bank, _ = full_epochs(SOLVED)
+    assert solved == pytest.approx(cached, rel=0.02) and bank == pytest.approx(5 * solved)
 
 
 def test_phase_costs_names_wrong_numbers():

@@ -28,7 +28,7 @@ from jaxclf.training.step import make_train_step
 BODY = MODULES[:5]
 FROZEN = Phase("head", lrs=(0.01, 0.1, 1.0), frozen=BODY, augment="none")
 #: Of a run with everything that could end up as a constant; the second differs in all that may not.
-FIRST = Settings(class_weights="balanced", weight_decay=1e-4, clip_norm=1.0, ema_decay=0.9)
+FIRST = Settings(class_weights="balanced", weight_decay=1e-4, clip_norm=1.0, ema_decay=0.9, bn_frozen=False)
 SECOND = dataclasses.replace(FIRST, seed=5, momentum=0.8)
 
 
@@ -151,6 +151,7 @@ def test_what_shapes_a_step_is_in_its_kind_and_nothing_else(tiny):
         "loss": "focal", "optimizer": "adamw", "clip_norm": 1.0, "ema_decay": 0.9, "class_weights": "balanced",
         "arch": "resnet18", "weights": "none", "head": "concat", "precision": "float32", "sampling": "balanced",
         "lr_rule": "steep", "resize": "pad", "on_bad_image": "skip", "on_bad_valid_image": "skip", "cache": "none",
+        "batch_size": 16, "bn_frozen": True,
     }  # fmt: skip
     for field in dataclasses.fields(Settings):
         value = getattr(Settings(), field.name)

@@ -9,7 +9,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 
 from jaxclf import ActivationDataset, ActivationLoader, Settings, evaluate, solve_head
-from jaxclf.models import create_classifier
+from jaxclf.models import create_classifier, init_variables
 from jaxclf.plots import plot_ridge
 from jaxclf.training import lbfgs, logistic
 from jaxclf.training.columns import make_columns
@@ -292,6 +292,23 @@ def test_the_head_is_put_into_the_model_and_judged_as_it_was_solved(tiny):
     found = evaluate(model, solved.variables, ActivationLoader(features, batch_size=32, train=False))
     expected = -log_softmax(logits_of(plain, x))[np.arange(90), labels].mean()
     assert found["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_head_on_both_pools_is_scikit_learn_s_on_both(tiny, classes):
+    """Both halves tell something here, and logits are those of the network from its cut on."""
+    x, labels = draw(90, 32, classes)
+    model = create_classifier(tiny[0].config, classes, head="pools")
+    variables = init_variables(model, jax.random.key(0), image_size=32)
+    names = [f"c{number}" for number in range(classes)]
+    features = ActivationDataset(x, labels, classes=names, cut="pooled")
+    solved = solve_head(model, variables, features, ridges=[3.0], num_folds=0)
+    assert jax.tree.map(np.shape, solved.variables) == jax.tree.map(np.shape, variables)
+    logits = model.apply(solved.variables, jnp.asarray(x), start="pooled")
+    theirs = sklearn_logits(scaled(x), labels, 3.0)
+    losses = [-log_softmax(np.float64(found))[np.arange(90), labels].mean() for found in (logits, theirs)]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+    np.testing.assert_allclose(log_softmax(np.float64(logits)), log_softmax(theirs), rtol=5e-3, atol=2e-3)
 
 
 def test_the_settings_say_loss_weights_smoothing_and_seed(tiny):

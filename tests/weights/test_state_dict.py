@@ -38,7 +38,7 @@ def assert_same_bits(actual: np.ndarray, expected: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
-@pytest.mark.parametrize(("config", "head"), [(BASIC, "linear"), (RICH, "concat")])
+@pytest.mark.parametrize(("config", "head"), [(BASIC, "linear"), (BASIC, "pools"), (RICH, "concat")])
 def test_the_round_trip_is_exact_to_the_bit(config: ResNetConfig, head: str, dtype: Any) -> None:
     state_dict = make_state_dict(config, dtype, head)
     variables = convert_state_dict(state_dict, config)
@@ -74,6 +74,19 @@ def test_names_and_layouts_are_torch_s() -> None:
         assert_same_bits(ours, np.ascontiguousarray(state_dict[name].transpose(axes)))
     plain = to_state_dict(make_variables(BASIC), BASIC)
     assert {"conv1.weight", "bn1.weight", "layer2.0.downsample.0.weight", "layer1.1.conv2.weight"} <= set(plain)
+
+
+def test_the_head_on_both_pools_has_stable_names() -> None:
+    variables = make_variables(BASIC, head="pools")
+    state_dict = to_state_dict(variables, BASIC)
+    own = {name: array for name, array in state_dict.items() if name.startswith(("head", "fc"))}
+    assert list(own) == ["head.fc_pools.weight", "head.fc_pools.bias"]
+    np.testing.assert_array_equal(own["head.fc_pools.weight"].T, variables["params"]["head"]["fc_pools"]["kernel"])
+    del state_dict["head.fc_pools.bias"]
+    with pytest.raises(ValueError, match=r"1 missing \(head.fc_pools.bias\)"):
+        convert_state_dict(state_dict, BASIC)
+    with pytest.raises(ValueError, match="head.fc_pools.weight"):
+        convert_state_dict({**state_dict, "head.fc_pools.bias": np.zeros(5), "fc.bias": np.zeros(5)}, BASIC)
 
 
 def test_the_concat_head_has_stable_names() -> None:
