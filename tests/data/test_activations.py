@@ -72,9 +72,10 @@ def assert_same_state(one, other, rtol, atol=0.0):
 @pytest.mark.parametrize("cut", ["pooled", "stage3", "stage2"])
 def test_fifty_steps_from_a_cut_are_those_of_the_network_with_the_prefix_frozen(tiny, cut):
     """Losses, parameters, statistics, predictions; and the parameters are back in their place."""
-    train, valid = image_loader(), image_loader(train=False, count=11)
-    whole = loop.fit(*tiny, phase(cut), train, valid, log_every=1)
-    part = loop.fit(*tiny, phase(cut), cached(tiny, train, cut), cached(tiny, valid, cut), log_every=1)
+    train, valid, scratch = image_loader(), image_loader(train=False, count=11), Settings(weights="none")
+    whole = loop.fit(*tiny, phase(cut), train, valid, settings=scratch, log_every=1)
+    data = cached(tiny, train, cut), cached(tiny, valid, cut)
+    part = loop.fit(*tiny, phase(cut), *data, settings=scratch, log_every=1)
     assert len(whole.steps) == 50 and int(part.state.step) == 50
     losses = [[row["loss"] for row in result.steps] for result in (whole, part)]
     np.testing.assert_allclose(*losses, rtol=1e-3, atol=1e-4)

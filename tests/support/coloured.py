@@ -2,13 +2,15 @@
 
 import numpy as np
 
-from jaxclf.config import MODULES, Phase
+from jaxclf.config import MODULES, Phase, Settings
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ArrayDataset
 
 IMAGE_SIZE = 32
 #: Cheap to compile, where it does not matter what is trained.
 HEAD = Phase("head", lrs=(0.01,) * 3, frozen=MODULES[:5])
+#: Of a network with random weights: on few photos, the BatchNorm of a pretrained body would keep still.
+SCRATCH = Settings(weights="none")
 
 
 def coloured(count: int, seed: int = 0) -> ArrayDataset:

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from jaxclf._jax import enable_compilation_cache
-from jaxclf.config import MODULES, Phase
+from jaxclf.config import MODULES, Phase, Settings
 from jaxclf.data.activations import ActivationDataset, ActivationLoader
 from jaxclf.data.devices import data_mesh, replicate
 from jaxclf.data.loader import Loader
@@ -44,6 +44,8 @@ MESH = data_mesh()
 NUM_DEVICES = MESH.size
 #: 50 steps on augmented pictures. Trained are the head and a stage with its BatchNorm: all layers take long to compile.
 PHASE = Phase("last", lrs=(0.1,) * 3, num_cycles=10, frozen=MODULES[:4], augment="side_on")
+#: BatchNorm trains.
+SCRATCH = Settings(weights="none")
 HEAD = Phase("head", lrs=(0.1,) * 3, num_cycles=4, frozen=MODULES[:5], augment="none")
 
 
@@ -81,14 +83,14 @@ def moments_of_parts(x, mask):
 
 def train():
     """A fit on one device and on eight; and on one with BatchNorm's moments taken over eighths of the batch."""
-    one = loop.fit(MODEL, VARIABLES, PHASE, TRAIN, VALID, log_every=1)
+    one = loop.fit(MODEL, VARIABLES, PHASE, TRAIN, VALID, settings=SCRATCH, log_every=1)
     records = logging.getLogger("jax")
     messages = []
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())
     records.addHandler(handler)
     with jax.log_compiles():
-        many = loop.fit(MODEL, VARIABLES, PHASE, on(TRAIN, MESH), on(VALID, MESH), log_every=1)
+        many = loop.fit(MODEL, VARIABLES, PHASE, on(TRAIN, MESH), on(VALID, MESH), settings=SCRATCH, log_every=1)
     records.removeHandler(handler)
     with (
         mock.patch.object(norm, "masked_moments", moments_of_parts),
@@ -97,7 +99,7 @@ def train():
         ),
     ):
         shared_step.cache_clear()  # what is compiled knows the moments
-        parts = loop.fit(MODEL, VARIABLES, PHASE, TRAIN, log_every=1)
+        parts = loop.fit(MODEL, VARIABLES, PHASE, TRAIN, settings=SCRATCH, log_every=1)
     shared_step.cache_clear()
     losses = [np.array([row["loss"] for row in result.steps]) for result in (one, many, parts)]
     compiled = collections.Counter(re.findall(r"Compiling jit\((train_step|predict_step)\)", "\n".join(messages)))
@@ -121,7 +123,7 @@ def train():
 
 def program():
     """What the sharded train step is compiled to, and how its batch lies."""
-    made = make_program(MODEL, PHASE, on(TRAIN, MESH))
+    made = make_program(MODEL, PHASE, on(TRAIN, MESH), SCRATCH)
     state = made.init(VARIABLES)
     batch = next(to_device(TRAIN.epoch(0), mesh=MESH))
     text = made.shared_step.lower(state, batch, made.key, made.hyperparameters(0)).compile().as_text()

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from jaxclf._jax import enable_compilation_cache
-from jaxclf.config import MODULES, Phase
+from jaxclf.config import MODULES, Phase, Settings
 from jaxclf.data.activations import ActivationDataset, ActivationLoader
 from jaxclf.data.devices import data_mesh, fetch, replicate
 from jaxclf.data.loader import Loader
@@ -34,6 +34,8 @@ from jaxclf.training.sweep import HeadTraining, SweepGrid, sweep_heads
 
 IMAGE_SIZE = 32
 PHASE = Phase("last", lrs=(0.1,) * 3, num_cycles=3, frozen=MODULES[:4], augment="side_on")
+#: BatchNorm trains.
+SCRATCH = Settings(weights="none")
 HEAD = Phase("head", lrs=(0.1,) * 3, num_cycles=3, frozen=MODULES[:5], augment="none")
 
 
@@ -56,7 +58,7 @@ def rounded(tree):
 
 def work(model, variables, mesh, folder, full):
     train, valid = loader(18), loader(5, seed=1, train=False)
-    fitted = loop.fit(model, variables, PHASE if full else HEAD, train, valid, log_every=1)
+    fitted = loop.fit(model, variables, PHASE if full else HEAD, train, valid, settings=SCRATCH, log_every=1)
     found = {
         "losses": [row["loss"] for row in fitted.steps],
         "variables": rounded(fitted.state.variables),

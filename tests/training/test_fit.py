@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from coloured import HEAD, IMAGE_SIZE, coloured, loaders
+from coloured import HEAD, IMAGE_SIZE, SCRATCH, coloured, loaders
 
 from jaxclf import schedules
 from jaxclf.config import Phase, Settings
@@ -61,9 +61,9 @@ def transfers_watched():
 def watched(tiny):
     before = [np.array(leaf).tobytes() for leaf in jax.tree.leaves(tiny[1])]
     with transfers_watched() as transfers:
-        result = loop.fit(*tiny, PHASE, *loaders(), log_every=4)
+        result = loop.fit(*tiny, PHASE, *loaders(), settings=SCRATCH, log_every=4)
     after = [np.array(leaf).tobytes() for leaf in jax.tree.leaves(tiny[1])]
-    program = loop.make_program(tiny[0], PHASE, loaders()[0])
+    program = loop.make_program(tiny[0], PHASE, loaders()[0], SCRATCH)
     events = list(loop.train(program, program.init(tiny[1]), *loaders(), log_every=4))
     return Watched(result, events, transfers, (before, after))
 
@@ -111,7 +111,7 @@ def test_the_callers_variables_stay_usable(watched):
 
 def test_the_same_seed_gives_the_same_bits_however_often_it_logs(tiny, watched):
     """And an epoch's figures are the means over all its examples: 46, in four batches of 8 and two of 7."""
-    every = loop.fit(*tiny, PHASE, *loaders(), log_every=1)
+    every = loop.fit(*tiny, PHASE, *loaders(), settings=SCRATCH, log_every=1)
     assert every.epochs == watched.result.epochs and [every.steps[k] for k in (3, 5, 7, 11)] == watched.result.steps
     first = [row["loss"] for row in every.steps if row["epoch"] == 0]
     assert every.epochs[0]["train_loss"] == pytest.approx(np.average(first, weights=(8, 8, 8, 8, 7, 7)), rel=1e-6)
@@ -172,7 +172,7 @@ def test_one_compile_per_step_function_and_phase(tiny, caplog):
     shared.shared_step.cache_clear()
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         first = loop.fit(model, variables, dataclasses.replace(HEAD, num_cycles=2), train, valid)
-        loop.fit(model, first.state.variables, PHASE, train, valid, phase_number=1)
+        loop.fit(model, first.state.variables, PHASE, train, valid, settings=SCRATCH, phase_number=1)
     compiled = collections.Counter(re.findall(r"Compiling jit\((\w+)\)", caplog.text))
     assert compiled["train_step"] == 2, compiled
     assert compiled["predict_step"] == 1, compiled

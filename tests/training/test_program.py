@@ -5,10 +5,13 @@ import types
 import jax
 import numpy as np
 import pytest
+from networks import BASIC
 
 from jaxclf.augment import cutmix, mixup
 from jaxclf.config import Phase, Settings
+from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ArrayDataset
+from jaxclf.models import create_classifier
 from jaxclf.training import program as phases
 from jaxclf.training.losses import focal_loss, make_loss
 from jaxclf.training.shared import make_mix
@@ -108,3 +111,12 @@ def test_mixing_is_what_the_settings_say():
     for settings, function, alpha in ((Settings(mixup=0.4), mixup, 0.4), (Settings(cutmix=1.0), cutmix, 1.0)):
         mix = make_mix(settings)
         assert mix.func is function and mix.keywords == {"alpha": alpha}
+
+
+@pytest.mark.parametrize(
+    ("options", "frozen"), [({}, True), ({"weights": "none"}, False), ({"bn_frozen": False}, False)], ids=str
+)
+def test_batch_norm_keeps_still_where_the_settings_speak_of_a_pretrained_body_and_photos_are_few(options, frozen):
+    train = Loader(ONE.dataset, batch_size=4, image_size=8, train=True)
+    made = phases.make_program(create_classifier(BASIC, 3), Phase("a", lrs=(1.0,)), train, Settings(**options))
+    assert made.settings.bn_frozen is frozen
