@@ -27,7 +27,13 @@ Work = Callable[[], int]
 def command(cls: type[T]) -> type[T]:
     """Makes a class a command: a frozen dataclass, of which the fields are the flags and the docstring is the help."""
     cls.__doc__ = flowing(cls.__doc__)
+    cls.__annotations__ = {name: _one_way(hint) for name, hint in cls.__annotations__.items()}
     return dataclasses.dataclass(frozen=True)(cls)
+
+
+def _one_way(hint: Any) -> Any:
+    """A plain bool is off unless its flag is given. One that may be None is undecided, so it has a `--no-` flag too."""
+    return Annotated[bool, tyro.conf.FlagCreatePairsOff] if hint is bool else hint
 
 
 def flowing(docstring: str | None) -> str:
@@ -104,7 +110,7 @@ def _group_type(group: str, names: tuple[str, ...]) -> type:
     """A dataclass of these fields of `Settings`, with their types, defaults and help."""
     hints, defaults = typing.get_type_hints(Settings), Settings()
     created = dataclasses.make_dataclass(
-        group, [(name, hints[name], getattr(defaults, name)) for name in names], frozen=True
+        group, [(name, _one_way(hints[name]), getattr(defaults, name)) for name in names], frozen=True
     )
     attributes = flowing(Settings.__doc__).partition("Attributes:\n")[2]
     created.__doc__ = f"{GROUPS[group][0]}\n\nAttributes:\n{attributes}"

@@ -82,7 +82,12 @@ def command_flags(command: Callable[..., Any]) -> dict[str, tuple[str, ...]]:
     >>> command_flags(Fit)
     {'--lr-rule': ('valley', 'steep'), '--plan': ()}
     """
-    return {f"--{name.replace('_', '-')}": _known_values(name, hint) for name, hint in _fields(command)}
+    flags = {}
+    for name, hint in _fields(command):
+        flags[f"--{name.replace('_', '-')}"] = _known_values(name, hint)
+        if hint == bool | None:
+            flags[f"--no-{name.replace('_', '-')}"] = ()
+    return flags
 
 
 def _fields(command: Callable[..., Any]) -> Iterator[tuple[str, Any]]:

@@ -228,7 +228,7 @@ def _flags(settings: Settings) -> list[str]:
         value = getattr(settings, field.name)
         if value != field.default:
             flag = f"--{field.name.replace('_', '-')}"
-            words += [flag] if value is True else [flag, str(value)]
+            words += [flag] if value is True else [flag, str(value)] if value is not False else [f"--no-{flag[2:]}"]
     return words
 
 

@@ -20,7 +20,13 @@ MAX_WIDTH = 120
 _BOX = "╭╰│"
 _ASCII = str.maketrans("╭╮╰╯─│•", "++++-|-")
 #: A piece of tyro's message about a value -> what the value must be.
-KINDS = {"int()": "a whole number", "matching INT": "a whole number", "float": "a number", "matching FLOAT": "a number"}
+KINDS = {
+    "matching {auto}|INT": "auto or a whole number",
+    "int()": "a whole number",
+    "matching INT": "a whole number",
+    "float": "a number",
+    "matching FLOAT": "a number",
+}
 
 
 def parse(commands: Commands, prog: str, description: str, arguments: Sequence[str]) -> Work:
@@ -47,7 +53,7 @@ def parse(commands: Commands, prog: str, description: str, arguments: Sequence[s
                 prog=prog,
                 description=description,
                 args=list(arguments),
-                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff, tyro.conf.DisallowNone),
+                config=(tyro.conf.HelptextFromCommentsOff, tyro.conf.DisallowNone),
             )
     except SystemExit as end:
         if end.code:

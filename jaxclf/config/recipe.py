@@ -193,8 +193,8 @@ class Settings:
         at a time.
       accumulate: run each batch in so many parts, one after the other, to need less memory.
       ema_decay: keep a running average of the weights, and use it; 0.999 is usual. None keeps none.
-      bn_frozen: BatchNorm keeps its running statistics in all layers of the body, not just in the frozen ones; none
-        does so for a pretrained body and fewer than 5,000 photos. That of a concat head starts new, so it always
+      bn_frozen: BatchNorm keeps its running statistics in all layers of the body, not just in the frozen ones. Left
+        open (none), it does for a pretrained body and fewer than 5,000 photos. That of a concat head starts new, so it always
         follows the photos.
       threshold: probability from which a label counts as given, where a photo can have several.
       lr_rule: how a rate is read off the learning-rate test, where the recipe runs one: see `jaxclf find-lr`. "auto" is

@@ -199,11 +199,19 @@ def test_debug_shows_the_traceback(tmp_path, capsys):
     assert "Traceback" in error and error.strip().splitlines()[-1].startswith("jaxclf: error: ")
 
 
-def test_plan_prints_the_phases_and_writes_nothing(photos, tmp_path, capsys):
-    assert run("fit", photos, "--out", tmp_path / "run", "--arch", "resnet18", "--weights", "x.pth", "--plan") == 0
+@pytest.mark.parametrize(
+    ("head", "heads"),
+    [("pools", ["none: solved"] * 2), ("concat", ["from find_lr x 0.01, 0.1, 1", "as before x 0.01"])],
+)
+def test_plan_prints_the_phases_and_writes_nothing(photos, tmp_path, capsys, head, heads):
+    options = ["--arch", "resnet18", "--weights", "x.pth", "--head", head]
+    assert run("fit", photos, "--out", tmp_path / "run", *options, "--plan") == 0
     printed = capsys.readouterr().out
-    assert "the whole body" in printed and "1 + 2 + 4 = 7" in printed
-    assert "from find_lr x 0.01, 0.1, 1" in printed and "as before" in printed and "activations at pooled" in printed
+    assert "the whole body" in printed and "1 + 2 + 4 = 7" in printed and "activations at pooled" in printed
+    rates = [line.split(maxsplit=1)[1] for line in printed.splitlines() if line.strip().startswith("rates")]
+    assert [rate.startswith(said) for rate, said in zip(rates, [*heads, "from find_lr x 0.01"], strict=True)] == [
+        True
+    ] * 3
     assert not (tmp_path / "run").exists()
 
 

@@ -88,15 +88,17 @@ def test_every_setting_is_a_flag_of_one_group():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("fit D --out R --batch-size 0", "--batch-size 0: must be at least 1"),
-        ("fit D --out R --batch_size=0", "--batch-size 0: must be at least 1"),
+        ("fit D --out R --batch-size 0", "--batch-size 0: must be at least 1, or 'auto'"),
+        ("fit D --out R --batch_size=0", "--batch-size 0: must be at least 1, or 'auto'"),
+        ("fit D --out R --batch-size big", "--batch-size big: must be auto or a whole number. See `jaxclf fit --help`"),
+        ("fit D --out R --batch-size 9.5", "--batch-size 9.5: must be auto or a whole number. See `jaxclf fit --help`"),
         ("fit D --out R --mixup -1", "--mixup -1: must not be negative"),
         ("fit D --out R --lr 0", "--lr 0: must be positive"),
         ("find-lr D --steps 3", "--steps 3: must be a whole number of at least 20"),
         ("predict R a.jpg --top 0", "--top 0: must be at least 1"),
         ("fit D --out R --image-size big", "--image-size big: must be a whole number. See `jaxclf fit --help`"),
         ("fit D --out R --lr x", "--lr x: must be a number. See `jaxclf fit --help`"),
-        ("fit D --out R --head conv", "--head conv: must be one of linear, concat. See `jaxclf fit --help`"),
+        ("fit D --out R --head conv", "--head conv: must be one of pools, linear, concat. See `jaxclf fit --help`"),
         ("fit D --out R --momentum", "--momentum: needs a value. See `jaxclf fit --help`"),
         (
             "fit D --out R --batch-siz 3",
@@ -118,6 +120,23 @@ def test_wrong_usage_is_one_line_in_the_users_words(arguments, message, tmp_path
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err == f"jaxclf: error: {message}\n"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "field", "value"),
+    [
+        ("", "bn_frozen", None),
+        ("--bn-frozen", "bn_frozen", True),
+        ("--no-bn-frozen", "bn_frozen", False),
+        ("", "batch_size", "auto"),
+        ("--batch-size auto", "batch_size", "auto"),
+        ("--batch-size 12", "batch_size", 12),
+        ("--deterministic", "deterministic", True),
+    ],
+)
+def test_what_may_stay_open_can_be_said_either_way(typed, field, value):
+    work = usage.parse(commands.COMMANDS, "jaxclf", "", ["fit", "D", "--out", "R", *typed.split()])
+    assert getattr(work.settings, field) == value
 
 
 def test_what_is_not_known_of_tyro_is_passed_on_without_its_box():

@@ -52,7 +52,7 @@ def test_export_goes_back_bit_for_bit(finished, tmp_path, capsys):
     assert run("weights", "export", finished, file) == 0
     trained = load_run(finished)
     state_dict = read_state_dict(file)
-    assert state_dict["fc.weight"].shape == (2, 512)
+    assert state_dict["head.fc_pools.weight"].shape == (2, 1024)
     counters = [array for name, array in state_dict.items() if name.endswith("num_batches_tracked")]
     assert counters and all(array.shape == () and array.dtype == np.int64 and array == 0 for array in counters)
     again = load_weights(file, "resnet10t")

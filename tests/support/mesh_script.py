@@ -43,7 +43,7 @@ VARIABLES = init_variables(MODEL, jax.random.key(0), image_size=IMAGE_SIZE)
 MESH = data_mesh()
 NUM_DEVICES = MESH.size
 #: 50 steps on augmented pictures. Trained are the head and a stage with its BatchNorm: all layers take long to compile.
-PHASE = Phase("last", lrs=(0.1,) * 3, num_cycles=10, frozen=MODULES[:4], augment="side_on")
+PHASE = Phase("last", lrs=(0.03,) * 3, num_cycles=10, frozen=MODULES[:4], augment="side_on")
 #: BatchNorm trains.
 SCRATCH = Settings(weights="none")
 HEAD = Phase("head", lrs=(0.1,) * 3, num_cycles=4, frozen=MODULES[:5], augment="none")
