@@ -194,8 +194,8 @@ class Settings:
       accumulate: run each batch in so many parts, one after the other, to need less memory.
       ema_decay: keep a running average of the weights, and use it; 0.999 is usual. None keeps none.
       bn_frozen: BatchNorm keeps its running statistics in all layers of the body, not just in the frozen ones. Left
-        open (none), it does for a pretrained body and fewer than 5,000 photos. That of a concat head starts new, so it always
-        follows the photos.
+        open (none), it does for a pretrained body and fewer than 5,000 photos. That of a concat head starts new, so it
+        always follows the photos.
       threshold: probability from which a label counts as given, where a photo can have several.
       lr_rule: how a rate is read off the learning-rate test, where the recipe runs one: see `jaxclf find-lr`. "auto" is
         "edge" where the head has been trained or solved before, else "valley".

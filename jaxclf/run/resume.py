@@ -13,7 +13,7 @@ from jaxclf._files import write_atomic, write_npz
 from jaxclf.config import Recipe, from_dict
 from jaxclf.data.manifest import Roster, roster_differences, roster_of
 from jaxclf.run.checkpoint_file import find_checkpoints, load_part
-from jaxclf.run.checkpoints import Keeper, remove_checkpoint
+from jaxclf.run.checkpoints import Keeper, phase_path, remove_checkpoint
 from jaxclf.run.folder import (
     CHECKPOINTS,
     RATES,
@@ -206,6 +206,8 @@ def resume_point(out: Path, recipe: Recipe, keeper: Keeper, note: Callable[[str]
             rates = json.loads((out / RATES).read_text(encoding="utf-8")) if record["num_rates"] else []
             run = RunState.from_dict(record, recipe, rates, latest)
             check_metrics(out, record["metrics_size"])
+            if run.best is not None:  # from which the run goes on
+                load_part(phase_path(out, run.best), "variables")
         except (ValueError, OSError, KeyError) as error:
             note(f"checkpoint {path} cannot be used, so an older one is taken: {error}")
             continue

@@ -30,9 +30,11 @@ def entries(printed: str) -> dict[str, str]:
         inside = re.fullmatch(r"│ (.*?) *│", line)
         if inside is None:
             name = ""
-        elif started := re.match(r"(--[a-z-]+|[A-Z_]{3,}|\{bash,zsh\}|\[?IMAGES)", inside[1]):
+        elif started := re.match(r"(--[a-z-]+|[A-Z_]{3,}|\{bash,zsh\}|\[?IMAGES)(?:, (--no-[a-z-]+))?", inside[1]):
             name = started[1].strip("[")
             found[name] = [inside[1]]
+            if started[2]:  # said together
+                found[started[2]] = found[name]
         elif name:
             found[name].append(inside[1].strip())
     return {name: " ".join(lines) for name, lines in found.items()}

@@ -1,6 +1,5 @@
 """A run that was stopped goes on to the same bits; one that was begun otherwise is refused."""
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -10,11 +9,11 @@ import signal
 import pytest
 import same_run
 from conftest import write_class_folders
-from same_run import assert_same_run
+from same_run import SignalAt, assert_same_run, stop_at
 
 from jaxclf.config import Phase, Recipe
 from jaxclf.run.checkpoint_file import find_checkpoints
-from jaxclf.run.observer import Interrupted, Observer, StopSignals
+from jaxclf.run.observer import Interrupted, StopSignals
 from jaxclf.run.resume import recipe_differences
 from jaxclf.run.run import run_recipe
 from jaxclf.training import fit as loop
@@ -28,35 +27,6 @@ def thin(recipe: Recipe) -> Recipe:
 
 
 SHORT, WHOLE = thin(same_run.SHORT), thin(same_run.WHOLE)
-
-
-class SignalAt(Observer):
-    """Sends this process a signal when step `step` of phase `phase` has been dispatched."""
-
-    def __init__(self, phase: int, step: int, number: int = signal.SIGTERM):
-        self.at, self.number, self.notes, self.sent = (phase, step), number, [], False
-
-    def note(self, text):
-        self.notes.append(text)
-
-    @contextlib.contextmanager
-    def phase(self, phase, number, num_phases):
-        def show(event):
-            if (number, event.step) == self.at and not self.sent:  # an epoch's last step and its end have one number
-                self.sent = True
-                os.kill(os.getpid(), self.number)
-
-        yield show
-
-
-def stop_at(photos, out, recipe, phase, step, number=signal.SIGTERM):
-    """Begins or resumes a run and interrupts it; returns what it said."""
-    observer = SignalAt(phase, step, number)
-    with StopSignals() as stop, pytest.raises(Interrupted) as error:
-        run_recipe(photos, out, recipe, resume=True, stop=stop, observer=observer)
-    assert error.value.signum == number
-    assert f"`jaxclf fit {photos} --out {out} --resume`" in str(error.value)
-    return observer.notes, str(error.value)
 
 
 def contents(folder):
