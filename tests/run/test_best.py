@@ -43,7 +43,7 @@ class Notes(Observer):
 @pytest.fixture(scope="module")
 def recipe(weights_file):
     settings = Settings(arch="small10t", weights=str(weights_file), image_size=32, batch_size=8, tta_views=0)
-    return Recipe(settings, (SOLVED, WORSE, STILL))
+    return Recipe(settings, (SOLVED, WORSE, STILL, dataclasses.replace(WORSE, name="last")))
 
 
 @pytest.fixture(scope="module")
@@ -75,15 +75,15 @@ def phase_variables(out, number):
 
 def test_a_run_that_gets_worse_holds_its_best_phase(worsened):
     _, summary, notes = worsened
-    solved, worse, still = summary["steps"]
-    assert worse["loss"] > solved["loss"] == still["loss"]
-    assert [step["kept"] for step in summary["steps"]] == [True, False, False]
+    solved, worse, still, last = summary["steps"]
+    assert min(worse["loss"], last["loss"]) > solved["loss"] == still["loss"]
+    assert [step["kept"] for step in summary["steps"]] == [True, False, False, False]
     assert summary["best"] == "solved" and summary["checkpoint"] == "checkpoints/phase1"
     assert (summary["loss"], summary["accuracy"]) == (solved["loss"], solved["accuracy"])
     assert summary["final"] == {"name": "solved", "loss": solved["loss"], "accuracy": solved["accuracy"]}
     told = [note for note in notes if note.endswith("of 'solved': the run goes on from that")]
-    assert [note.split("'")[1] for note in told] == ["worse", "still"]
-    assert "the run holds what 'solved' ended with: 'still', the last phase" in better_step(summary)
+    assert [note.split("'")[1] for note in told] == ["worse", "still", "last"]
+    assert "the run holds what 'solved' ended with: 'last', the last phase" in better_step(summary)
 
 
 def test_what_is_predicted_and_loaded_is_the_best_phase_s(worsened, mixed_up):
@@ -97,7 +97,7 @@ def test_what_is_predicted_and_loaded_is_the_best_phase_s(worsened, mixed_up):
     seen = run.predict(mixed_up / "valid" / files[3])
     calibrated = predictions._replace(logits=predictions.logits / run.temperature)
     np.testing.assert_allclose(seen.probabilities, calibrated.probabilities()[3], atol=1e-5)
-    others = phase_variables(out, 2)["params"]["head"]["fc_pools"]["kernel"]
+    others = phase_variables(out, 4)["params"]["head"]["fc_pools"]["kernel"]
     assert (others != run.variables["params"]["head"]["fc_pools"]["kernel"]).any()
 
 
@@ -105,18 +105,32 @@ def test_each_phase_starts_from_what_the_run_holds(worsened):
     """A phase that takes no steps ends with what it began with: not with the worse phase's head."""
     out, summary, _ = worsened
     assert_same(phase_variables(out, 3), phase_variables(out, 1))
-    _, worse, still = summary["steps"]
+    _, worse, still, last = summary["steps"]
     assert worse["loss_difference"][0] == pytest.approx(worse["loss"] - summary["loss"], rel=1e-5)
     assert still["loss_difference"] == [0.0, 0.0], "compared with what it started from"
+    assert last["loss_difference"][0] == pytest.approx(last["loss"] - summary["loss"], rel=1e-5)
 
 
-@pytest.mark.parametrize(("phase", "step"), [(1, 4), (2, 4)])
+@pytest.mark.parametrize(("phase", "step"), [(1, 4), (3, 4)])
 def test_stopped_after_a_phase_that_was_not_kept_it_ends_with_the_same_bits(
     worsened, mixed_up, recipe, tmp_path, phase, step
 ):
     out = tmp_path / "run"
     _, said = stop_at(mixed_up, out, recipe, phase, step)
     assert said.startswith(f"stopped after phase {recipe.phases[phase].name!r}")
+    run_recipe(mixed_up, out, recipe, resume=True)
+    assert_same_run(worsened[0], out)
+
+
+@pytest.mark.parametrize("written", [(), ("phase1",), ("phase1", "phase2")], ids=len)
+def test_killed_while_a_phase_runs_it_ends_with_the_same_bits(worsened, mixed_up, recipe, tmp_path, written):
+    """What the next phases had begun to say is there, their checkpoints are not."""
+    out = shutil.copytree(worsened[0], tmp_path / "run")
+    for name in ("summary.json", "predictions.npz"):
+        (out / name).unlink()
+    for path in (out / "checkpoints").iterdir():
+        if path.name not in written:
+            shutil.rmtree(path)
     run_recipe(mixed_up, out, recipe, resume=True)
     assert_same_run(worsened[0], out)
 
