@@ -103,6 +103,7 @@ _EXPORTS = {
     "predict": "jaxclf.inference.predict",
     "predict_tta": "jaxclf.inference.tta",
     "probabilities": "jaxclf.metrics",
+    "recalibrate_batch_norm": "jaxclf.inference.recalibrate",
     "record_fingerprints": "jaxclf.data.manifest",
     "restore_snapshot": "jaxclf.run.snapshots",
     "restore_checkpoint": "jaxclf.run.checkpoint_file",

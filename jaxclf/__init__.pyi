@@ -45,6 +45,7 @@ from jaxclf.inference.gradcam import grad_cam as grad_cam
 from jaxclf.inference.predict import evaluate as evaluate
 from jaxclf.inference.predict import make_predict_step as make_predict_step
 from jaxclf.inference.predict import predict as predict
+from jaxclf.inference.recalibrate import recalibrate_batch_norm as recalibrate_batch_norm
 from jaxclf.inference.tta import predict_tta as predict_tta
 from jaxclf.metrics import Predictions as Predictions
 from jaxclf.metrics import classification_report as classification_report
@@ -201,6 +202,7 @@ __all__ = [
     "predict",
     "predict_tta",
     "probabilities",
+    "recalibrate_batch_norm",
     "record_fingerprints",
     "restore_checkpoint",
     "restore_snapshot",

@@ -78,7 +78,7 @@ def check_arch(arch: str) -> None:
 GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "network": (
         "The network, and what it is shown.",
-        ("arch", "weights", "head", "dropout", "image_size", "resize", "bn_frozen", "precision"),
+        ("arch", "weights", "head", "dropout", "image_size", "resize", "bn_frozen", "bn_recalibrate", "precision"),
     ),
     "data": (
         "The photos: which are held back, which are skipped, how often each is drawn.",

@@ -13,7 +13,7 @@ from jaxclf.config import Settings
 CURVE, PICTURE = "lr_curve.json", "lr_curve.png"
 FORMAT_VERSION = 1
 #: What decides nothing here: nothing is judged, and the average follows what is trained.
-UNUSED = ("on_bad_valid_image", "ema_decay", "tta_views", "threshold")
+UNUSED = ("on_bad_valid_image", "ema_decay", "bn_recalibrate", "tta_views", "threshold")
 
 
 @command

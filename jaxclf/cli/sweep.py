@@ -20,8 +20,8 @@ FROM_SCRATCH = "no recipe of fit trains the head alone on a body from scratch; g
 MAX_ROWS = 8
 #: What is looked for itself, and what these heads are trained without.
 UNUSED = (
-    *("weight_decay", "clip_norm", "accumulate", "ema_decay", "bn_frozen", "sampling", "mixup", "cutmix"),
-    *("lr_rule", "on_bad_valid_image", "tta_views", "threshold"),
+    *("weight_decay", "clip_norm", "accumulate", "ema_decay", "bn_frozen", "bn_recalibrate", "sampling"),
+    *("mixup", "cutmix", "lr_rule", "on_bad_valid_image", "tta_views", "threshold"),
 )
 
 

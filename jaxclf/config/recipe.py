@@ -196,6 +196,8 @@ class Settings:
       bn_frozen: BatchNorm keeps its running statistics in all layers of the body, not just in the frozen ones. Left
         open (none), it does for a pretrained body and fewer than 5,000 photos. That of a concat head starts new, so it
         always follows the photos.
+      bn_recalibrate: take BatchNorm's running statistics anew over the training photos before anything else (AdaBN):
+        for photos unlike those that the weights come from, where there are many.
       threshold: probability from which a label counts as given, where a photo can have several.
       lr_rule: how a rate is read off the learning-rate test, where the recipe runs one: see `jaxclf find-lr`. "auto" is
         "edge" where the head has been trained or solved before, else "valley".
@@ -230,6 +232,7 @@ class Settings:
     accumulate: int = 1
     ema_decay: float | None = None
     bn_frozen: bool | None = None
+    bn_recalibrate: bool = False
     threshold: float = 0.5
     lr_rule: Literal["auto", "valley", "minimum", "steep", "slide", "edge"] = "auto"
     tta_views: int = 4

@@ -230,6 +230,16 @@ class Loader(EpochLoader[Batches]):
         other.train = False
         return other
 
+    def mixed(self, least: int) -> "Loader":
+        """A loader of the same examples, each once an epoch, in the order of seed 0 whatever this one's is.
+
+        Its batches hold at least `least` rows, a multiple of this one's batch size; it shares this one's cache.
+        """
+        other, times = copy.copy(self), -(-least // self.batch_size)
+        other.train, other.seed, other.sampling = True, 0, "shuffle"
+        other.batch_size, other.local_batch_size = self.batch_size * times, self.local_batch_size * times
+        return other
+
     @property
     def pixels(self) -> str:
         """How pictures become the pixels of a batch: the name of the function in `jaxclf.data.decode`."""

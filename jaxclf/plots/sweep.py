@@ -91,7 +91,7 @@ def plot_ridge(solved: SolvedHead, *, ax: "Axes | None" = None) -> "Axes":
     bars: dict[str, Any] = {"color": PALETTE[0], "marker": ".", "linewidth": 1.6, "capsize": 2}
     ax.errorbar(solved.ridges, solved.losses, yerr=solved.errors, label="held out, and its standard error", **bars)
     chosen = int(np.flatnonzero(solved.ridges == solved.ridge)[0])
-    label = f"chosen: {solved.ridge:.2g}"
+    label = f"chosen: {solved.ridge:.3g}"
     point = ([solved.ridge], [solved.losses[chosen]])
     ax.plot(*point, linestyle="", marker="o", color=PALETTE[1], markersize=8, zorder=5, label=label)
     tidy(ax, x="ridge (1 / C)", y="held-out loss")

@@ -94,7 +94,7 @@ def ridge_chart(name: str, solved: SolvedHead, position: int) -> Chart:
     of = f"in {solved.num_folds} folds" if solved.num_folds > 1 else "of a fifth of the pictures"
     low, high = min(solved.ridges), max(solved.ridges)
     alt = (
-        f"Line chart: held-out loss {of}, over ridges from {low:.1g} to {high:.1g}; {solved.ridge:.2g} was chosen, "
+        f"Line chart: held-out loss {of}, over ridges from {low:.1g} to {high:.1g}; {solved.ridge:.3g} was chosen, "
         f"with a loss of {number(solved.loss)}; the highest is {number(float(np.nanmax(solved.losses)))}."
     )
     return _draw(f"ridge-{position}", name, alt, functools.partial(plot_ridge, solved))

@@ -82,7 +82,7 @@ def _solve(context: RunContext, run: RunState, variables: Tree) -> Tree:
     """A phase whose head is solved and not trained."""
     number, phase = run.number, run.phase
     with context.saving(), context.observer.phase(phase, number, len(run.recipe.phases)):
-        features, cached = _activations(context, phase, variables, _pictures(context, phase))
+        features, cached = _activations(context, phase, variables, phase_pictures(context, phase))
         solved = solve_phase(context, phase, variables, features)
         _judge(context, run, solved.variables, None, cached, {"solved": describe_solution(solved)})
         context.keeper.phase_end(run, number, 0, solved_state(phase, solved.variables))
@@ -124,7 +124,7 @@ def _judge(
 
 def _loaders(context: RunContext, phase: Phase, variables: Tree) -> tuple[AnyLoader, AnyLoader, dict[str, Any] | None]:
     """The phase's loaders, of pictures or of activations; and what was computed for these."""
-    train_loader = _pictures(context, phase)
+    train_loader = phase_pictures(context, phase)
     valid_loader = context.loaders.valid[phase.image_size or context.settings.image_size]
     if phase.cut is None:
         return train_loader, valid_loader, None
@@ -140,7 +140,7 @@ def _loaders(context: RunContext, phase: Phase, variables: Tree) -> tuple[AnyLoa
     )
 
 
-def _pictures(context: RunContext, phase: Phase) -> Loader:
+def phase_pictures(context: RunContext, phase: Phase) -> Loader:
     """The training loader of a phase."""
     return context.loaders.train[phase.image_size or context.settings.image_size, phase.augment != "none"]
 

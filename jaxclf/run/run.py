@@ -14,12 +14,13 @@ from jaxclf.config import Recipe
 from jaxclf.data.devices import check_divisible, data_mesh
 from jaxclf.data.manifest import Roster, make_roster
 from jaxclf.data.sources import fingerprint
-from jaxclf.models.trees import tree_digest
+from jaxclf.inference.recalibrate import recalibrate_batch_norm
+from jaxclf.models.trees import Tree, tree_digest
 from jaxclf.run.checkpoint_file import load_variables
 from jaxclf.run.checkpoints import Keeper, phase_path
 from jaxclf.run.folder import SUMMARY, check_out, create_run
 from jaxclf.run.observer import Interrupted, Observer, StopSignals
-from jaxclf.run.phase import run_phase
+from jaxclf.run.phase import phase_pictures, run_phase
 from jaxclf.run.prepare import Prepared, RunContext, check_outside, decode, hardware, make_loaders, prepare, versions
 from jaxclf.run.processes import any_process, is_writer
 from jaxclf.run.resume import Point, Request, check_recipe, check_same, read_request, resume_point, write_request
@@ -130,16 +131,27 @@ def _run(context: RunContext, point: Point) -> dict[str, Any]:
     """All phases from a point on, and the summary."""
     run = point.run
     inside = point.path if point.place is not None else None
-    if run.best is None:
-        held = context.prepared.initial_variables(context.settings.seed)
-    else:
-        held = load_variables(phase_path(context.folder, run.best))
+    held = _start(context, run) if run.best is None else load_variables(phase_path(context.folder, run.best))
     with _explained(context):
         while not run.finished:
             ended = run_phase(context, run, held, inside)
             held = ended if run.best == run.number - 1 else held
             inside = None
         return finish(context, run, held)
+
+
+def _start(context: RunContext, run: RunState) -> Tree:
+    """What the first phase starts from."""
+    variables, settings = context.prepared.initial_variables(context.settings.seed), context.settings
+    if not settings.bn_recalibrate:
+        return variables
+    loader = phase_pictures(context, run.recipe.phases[0])
+    with context.observer.task("recalibrating BatchNorm", len(loader.kept)) as progress:
+        variables = recalibrate_batch_norm(context.model, variables, loader, on_progress=progress)
+    context.observer.note(
+        f"BatchNorm's running statistics are taken anew over the {len(loader.kept)} training pictures (AdaBN)"
+    )
+    return variables
 
 
 def _metadata(prepared: Prepared) -> dict[str, Any]:

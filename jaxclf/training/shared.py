@@ -19,6 +19,7 @@ from jaxclf.training.step import TrainStep, make_train_step
 OUTSIDE = (
     "arch", "weights", "image_size", "seed", "valid_fraction", "head", "dropout", "precision", "class_weights",
     "sampling", "lr_rule", "tta_views", "resize", "on_bad_image", "on_bad_valid_image", "deterministic", "cache",
+    "bn_recalibrate",
 )  # fmt: skip
 
 

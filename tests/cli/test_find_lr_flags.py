@@ -147,7 +147,7 @@ def test_what_would_change_nothing_is_no_flag(outcome, drawn, capsys, monkeypatc
         mentions = [f"{flag} is not a flag of `jaxclf find-lr`"]
         fails(capsys, "find-lr", drawn, *NET, flag, "0.5", mentions=mentions, code=2)
     plain, init = outcome(), Settings.__init__
-    others = {"on_bad_valid_image": "skip", "ema_decay": 0.9, "tta_views": 1, "threshold": 0.3}
+    others = {"on_bad_valid_image": "skip", "ema_decay": 0.9, "tta_views": 1, "threshold": 0.3, "bn_recalibrate": True}
     assert set(others) == set(command.UNUSED)
     monkeypatch.setattr(Settings, "__init__", lambda self, **given: init(self, **(given | others)))
     assert outcome() == plain
