@@ -20,7 +20,7 @@ parser.add_argument("--arch", default="resnet34")
 parser.add_argument("--weights", default="auto")
 parser.add_argument("--image-size", type=int, default=224)
 parser.add_argument("--batch-size", type=int, help="default: follows the number of photos, from 16 to 64")
-parser.add_argument("--finder-steps", type=int, default=100)
+parser.add_argument("--finder-steps", dest="steps", type=int, default=100)
 parser.add_argument("--out", type=Path, default=Path("eight_steps"), help="folder for the plots")
 args = parser.parse_args()
 args.out.mkdir(parents=True, exist_ok=True)
@@ -44,12 +44,11 @@ class Held(NamedTuple):
     loss: float
 
 
-def judged(name: str, variables: Any, predictions: jaxclf.Predictions | None = None) -> Held:
+def judged(name: str, variables: Any, predictions: jaxclf.Predictions) -> Held:
     """What a step ended with; prints its figures."""
-    found = jaxclf.predict(model, variables, valid) if predictions is None else predictions
-    figures = jaxclf.summarize(found)
+    figures = jaxclf.summarize(predictions)
     print(f"{name}: loss {figures['loss']:.4f}, accuracy {figures['accuracy']:.3f}")
-    return Held(name, variables, found, figures["loss"])
+    return Held(name, variables, predictions, figures["loss"])
 
 
 def better(before: Held, after: Held) -> Held:
@@ -59,18 +58,18 @@ def better(before: Held, after: Held) -> Held:
     return min(before, after, key=lambda held: held.loss)
 
 
-def solve(step: int, features: Any) -> Any:
-    """The variables with the head at its optimum on these activations; draws the loss over the ridge, too."""
+def solve(step: int, name: str, features: Any) -> Held:
+    """The head at its optimum on these activations; draws the loss over the ridge, too."""
     solved = jaxclf.solve_head(model, initial, features, settings=settings)
     ax: Any = plots.plot_ridge(solved)
     plots.save_figure(ax.figure, args.out / f"{step} ridge.png")
     print(f"{step} ridge: {solved.ridge:.3g}, held-out loss {solved.loss:.4f}")
-    return solved.variables
+    return judged(name, solved.variables, jaxclf.predict(model, solved.variables, valid))
 
 
 # 1. Augmentation on; and precompute: what the frozen body makes of the plain pictures, computed once.
-batch_size: Any = settings.batch_size
-common = {"batch_size": batch_size, "image_size": args.image_size, "preprocess": pretrained.config.preprocess}
+size, preprocess = args.image_size, pretrained.config.preprocess
+common: dict[str, Any] = {"batch_size": settings.batch_size, "image_size": size, "preprocess": preprocess}
 augmented = jaxclf.Loader(data.train, train=True, **common)
 plain = jaxclf.Loader(data.train, train=True, presized=False, **common)
 valid = jaxclf.Loader(data.valid, train=False, **common)
@@ -78,20 +77,21 @@ features = jaxclf.extract_features(model, initial, plain)
 
 # 2. In place of a rate, the head's ridge, by cross-validation. 3. The head at its optimum on what was precomputed,
 # 4. and on five views of each picture: the plain one, and four augmented ones.
-held = judged("head, precomputed", solve(2, features))
+held = solve(2, "head, precomputed", features)
 bank = jaxclf.extract_features(model, initial, augmented, num_views=5, augment="side_on")
-held = better(held, judged("head, augmented", solve(4, bank)))
+held = better(held, solve(4, "head, augmented", bank))
 
-# 5. From here on all layers are trained, 6. the earlier ones at lower rates. 7. A rate for that.
+# 5. From here on all layers are trained, 6. the earlier ones at lower rates. 7. A rate: a tenth of the one that breaks.
 ratios = (0.01, 0.1, 1.0)  # for satellites or microscopes 1/9, 1/3, 1
-curve = jaxclf.find_lr(model, held.variables, augmented, lrs=ratios, num_steps=args.finder_steps, settings=settings)
-valley = jaxclf.suggest_lr(curve)
-found_ax: Any = plots.plot_lr_curve(curve, suggestions={"valley": valley.lr})
+curve = jaxclf.find_lr(model, held.variables, augmented, lrs=ratios, low=1e-5, num_steps=args.steps, settings=settings)
+edge = jaxclf.suggest_lr(curve, "edge")
+found_ax: Any = plots.plot_lr_curve(curve, suggestions={"edge": edge.lr})
 plots.save_figure(found_ax.figure, args.out / "7 find_lr.png")
-print(f"7 find_lr: {valley.reason}; going on with {valley.lr or 0.01:.2g}")
+lr = edge.lr or 0.003
+print(f"7 find_lr: {edge.reason}; going on with {lr:.2g}")
 
 # 8. Cycles of 1, 2 and 4 epochs until over-fitting, and of all their epochs the best.
-lrs = tuple((valley.lr or 0.01) * ratio for ratio in ratios)
+lrs = tuple(lr * ratio for ratio in ratios)
 phase = Phase("all layers", lrs, num_cycles=3, cycle_mult=2, keep_best=True, patience=1)
 result = jaxclf.fit(model, held.variables, phase, augmented, valid, settings=settings, phase_number=2)
 held = better(held, judged(phase.name, result.state.variables, result.predictions))

@@ -16,7 +16,9 @@ from conftest import REPOSITORY
 import jaxclf
 from jaxclf.cli.terminal import describe_cycles
 from jaxclf.config import Phase, Settings, frozen_prefix
-from jaxclf.run.recipes import EIGHT_STEPS, LIKE_IMAGENET, UNLIKE_IMAGENET, eight_steps
+from jaxclf.run.recipes import EIGHT_STEPS, LIKE_IMAGENET, UNLIKE_IMAGENET, default_lr, eight_steps
+from jaxclf.training.lr_curve import suggest_lr
+from jaxclf.training.lr_finder import FINDER_LOW
 
 PHASES = eight_steps(Settings()).phases
 SCRIPT = REPOSITORY / "scripts" / "eight_steps.py"
@@ -79,12 +81,14 @@ def test_the_script_runs_these_phases(told):
             assert name == "solve_head" and solved_on is features and model.head_kind == Settings().head
         else:
             assert phase.lr_from == "find"
-            name, _, options, _ = next(done)
+            name, _, options, curve = next(done)
             assert (name, options.get("frozen", ())) == ("find_lr", phase.frozen)
             np.testing.assert_allclose(options["lrs"], phase.lrs)
+            assert options["low"] == FINDER_LOW
             name, (_, _, run, train, _), options, _ = next(done)
             assert name == "fit"
             np.testing.assert_allclose(np.array(run.lrs) / run.lrs[-1], phase.lrs)
+            assert run.lrs[-1] == pytest.approx(suggest_lr(curve, "edge").lr or default_lr(Settings(), solved=True))
             assert dataclasses.replace(run, lrs=phase.lrs, lr_from=phase.lr_from) == phase
             assert train.cut is None and train.presized == (phase.augment != "none")
             first_epoch = sum(before.num_epochs for before in PHASES[:number])
