@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import same_run
 
-from jaxclf.config import Recipe, to_json
+from jaxclf.config import Phase, Recipe, to_json
+from jaxclf.run.recipes import BODY
 from jaxclf.run.run import run_recipe
 
-#: With a batch that eight devices can share.
-SHORT = Recipe(dataclasses.replace(same_run.SETTINGS, batch_size=8), same_run.SHORT.phases)
+SOLVED = Phase("solved", (0.0,), frozen=BODY, cut="pooled", num_views=2, solve=True)
+#: With a batch that eight devices can share, and then a head that is solved on a bank.
+SHORT = Recipe(dataclasses.replace(same_run.SETTINGS, batch_size=8), (*same_run.SHORT.phases, SOLVED))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,10 @@ def assert_close(one, other):
     """The same loss, predictions and steps but for rounding."""
     first, second = (json.loads((run / "summary.json").read_text()) for run in (one, other))
     assert first["loss"] == pytest.approx(second["loss"], rel=1e-4)
-    assert [step["name"] for step in first["steps"]] == [step["name"] for step in second["steps"]]
+    for one_step, other_step in zip(first["steps"], second["steps"], strict=True):
+        assert (one_step["name"], one_step["kept"]) == (other_step["name"], other_step["kept"])
+        assert one_step.get("solved", {}).get("ridge") == other_step.get("solved", {}).get("ridge")
+        assert one_step["loss"] == pytest.approx(other_step["loss"], rel=1e-3)
     with np.load(one / "predictions.npz") as ours, np.load(other / "predictions.npz") as theirs:
         np.testing.assert_allclose(ours["logits"], theirs["logits"], rtol=1e-3, atol=1e-4)
         np.testing.assert_array_equal(ours["index"], theirs["index"])
