@@ -39,6 +39,7 @@ OTHERS = {
     "--image-size": ["40"],
     "--resize": ["squish"],
     "--bn-frozen": [],
+    "--no-bn-frozen": [],
     "--precision": ["bfloat16"],
     "--valid-fraction": ["0.5"],
     "--on-bad-image": ["skip"],
@@ -60,7 +61,11 @@ OTHERS = {
     "--mixup": ["0.4"],
     "--cutmix": ["1"],
 }
-NEEDS = {"--focal-gamma": ["--loss", "focal"], "--on-bad-image": ["--cache", "none"]}
+NEEDS = {
+    "--focal-gamma": ["--loss", "focal"],
+    "--on-bad-image": ["--cache", "none"],
+    "--no-bn-frozen": ["--weights", "WEIGHTS"],
+}
 
 
 def digest(*arrays) -> str:
