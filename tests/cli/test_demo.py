@@ -7,7 +7,7 @@ import pytest
 from commands import run
 
 from jaxclf.cli import demo
-from jaxclf.training import lr_finder
+from jaxclf.run import phase
 
 
 @pytest.fixture
@@ -17,14 +17,14 @@ def small(monkeypatch, small10t, weights_file):
 
     def short(seed):
         full = recipe(seed)
-        phases = tuple(dataclasses.replace(phase, num_cycles=1, cycle_epochs=1) for phase in full.phases)
+        phases = tuple(dataclasses.replace(each, num_cycles=1, cycle_epochs=1) for each in full.phases)
         settings = dataclasses.replace(
             full.settings, arch=small10t, weights=str(weights_file), image_size=32, batch_size=8
         )
         return dataclasses.replace(full, settings=settings, phases=phases)
 
     monkeypatch.setattr(demo, "demo_recipe", short)
-    monkeypatch.setattr(lr_finder, "FINDER_STEPS", (20, 20))
+    monkeypatch.setattr(phase, "finder_steps", lambda *args: 20)
     monkeypatch.setattr(demo, "NUM_TRAIN", 40)
     monkeypatch.setattr(demo, "NUM_VALID", 20)
 

@@ -13,8 +13,8 @@ from commands import run
 
 from jaxclf import report
 from jaxclf.config import Settings, to_json
+from jaxclf.run import phase
 from jaxclf.run.recipes import eight_steps
-from jaxclf.training import lr_finder
 from jaxclf.training.shared import shared_step
 
 SETTINGS = Settings(arch="small10t", image_size=32, batch_size=8, tta_views=0)
@@ -23,7 +23,7 @@ SETTINGS = Settings(arch="small10t", image_size=32, batch_size=8, tta_views=0)
 def short(head, tmp_path, weights_file):
     """The eight steps with an epoch a phase, as a file."""
     recipe = eight_steps(dataclasses.replace(SETTINGS, weights=str(weights_file), head=head), epochs=1)
-    phases = tuple(dataclasses.replace(phase, num_cycles=1) for phase in recipe.phases)
+    phases = tuple(dataclasses.replace(each, num_cycles=1) for each in recipe.phases)
     (tmp_path / "short.json").write_text(to_json(dataclasses.replace(recipe, phases=phases)))
     return tmp_path / "short.json"
 
@@ -39,12 +39,12 @@ def test_a_run_of_eight_steps_is_repeated_to_the_bit(
     and runs."""
     path = short(head, tmp_path, weights_file)
     shared_step.cache_clear()
-    monkeypatch.setattr(lr_finder, "FINDER_STEPS", (20, 20))
+    monkeypatch.setattr(phase, "finder_steps", lambda *args: 20)
     monkeypatch.setattr(report, "write_report", lambda *args, **kwargs: None)  # not what is looked at here
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         assert run("fit", photos, "--out", tmp_path / "first", "--recipe", path) == 0
     recipe = json.loads((tmp_path / "first" / "recipe.json").read_text())
-    assert [phase["lr_from"] for phase in recipe["phases"]] == ["given"] * 3
+    assert [each["lr_from"] for each in recipe["phases"]] == ["given"] * 3
     found = json.loads((tmp_path / "first" / "summary.json").read_text())["rates"]
     assert [rate["phase"] for rate in found] == searches
     with jax.log_compiles(), caplog.at_level(logging.WARNING):

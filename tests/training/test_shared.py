@@ -13,7 +13,8 @@ import pytest
 from coloured import coloured
 
 from jaxclf import schedules
-from jaxclf.config import MODULES, Phase, Settings
+from jaxclf.augment import make_augment
+from jaxclf.config import MODULES, Phase, Preprocess, Settings
 from jaxclf.data.loader import Loader
 from jaxclf.models import create_classifier, init_variables
 from jaxclf.models.trees import leaf_paths
@@ -164,6 +165,14 @@ def test_what_shapes_a_step_is_in_its_kind_and_nothing_else(tiny):
         assert shared.step_kind(tiny[0], FROZEN, train, Settings(), **change) != kind
     twice = [shared.step_kind(tiny[0], FROZEN, train, Settings(), momentum=True, gradients=own) for _ in range(2)]
     assert shared.shared_step(twice[0]) is shared.shared_step(twice[1])
+
+
+def test_a_step_s_views_show_as_much_as_evaluation():
+    pictures, key = next(iter(train_loader(8).epoch(0))).inputs, jax.random.key(2)
+    few, all_of_it = (Preprocess(24, crop_fraction=share) for share in (0.7, 1.0))
+    views = [np.asarray(shared._augment("side_on", preprocess)(key, pictures)) for preprocess in (few, all_of_it)]
+    np.testing.assert_array_equal(views[0], make_augment("side_on", 24, shown=0.7)(key, pictures))
+    assert (views[0] != views[1]).any()
 
 
 def test_the_rates_are_the_schedule_s(tiny):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxclf import schedules
-from jaxclf.augment import make_augment
+from jaxclf.augment import make_augment, normalize
 from jaxclf.config import MODULES, Preprocess, Settings
 from jaxclf.data.batches import Batch
 from jaxclf.inference.predict import make_predict_step
@@ -17,7 +17,7 @@ from jaxclf.models.trees import leaf_paths, partition
 from jaxclf.training.losses import softmax_cross_entropy
 from jaxclf.training.optimizer import make_optimizer
 from jaxclf.training.state import create_train_state
-from jaxclf.training.step import make_train_step
+from jaxclf.training.step import _make_prepare, make_train_step
 
 PREPROCESS = Preprocess(image_size=32)
 KEY = jax.random.key(1)
@@ -184,6 +184,17 @@ def test_flops_fall_with_every_frozen_module():
     relative = np.array(flops) / flops[0]
     assert (np.diff(relative) < -0.04).all()
     assert relative[5] < 0.4
+
+
+def test_presized_pictures_that_are_not_augmented_show_what_evaluation_shows():
+    """Pictures of another size than the network's: the middle of them, as much as evaluation crops."""
+    preprocess = Preprocess(32, crop_fraction=0.8)
+    presized = np.random.default_rng(3).integers(0, 256, (4, 37, 37, 3)).astype(np.uint8)
+    batch, key = Batch(presized, np.arange(4) % 3, np.ones(4, np.float32), np.arange(4)), jax.random.key(0)
+    found = _make_prepare(3, preprocess, None, None, None)(batch, key, key).inputs
+    shown = make_augment("none", 32, shown=0.8)(key, presized)
+    np.testing.assert_array_equal(found, normalize(shown, preprocess.mean, preprocess.std))
+    assert (found != normalize(presized[:, 2:34, 2:34] / np.float32(255), preprocess.mean, preprocess.std)).any()
 
 
 def test_augmentation_follows_the_key_and_the_step_number(tiny):
