@@ -29,6 +29,11 @@ from jaxclf.run.observer import Observer, StopSignals
 from jaxclf.weights.load import Pretrained, load_weights
 from jaxclf.weights.state_dict import merge_variables
 
+#: Evaluation and the augmented views show at most so much of a picture's shorter side, whatever the weights' own
+#: fraction. Beside 1.0 the loss of the solved head falls by 5 % on one set of photos (500 of dogs and cats) and rises
+#: by 1 % on another (200 of clothes); cross-validation finds it lower on both. With .87 the two are 8 % and 2.5 %.
+MAX_CROP_FRACTION = 0.93
+
 
 def resolve_precision(precision: str) -> str:
     """ "auto" is bfloat16 on GPU and TPU, float32 on CPU; anything else stays."""
@@ -73,7 +78,12 @@ def prepare(data: str | os.PathLike[str], settings: Settings, observer: Observer
         head=settings.head,
         dropout=settings.dropout,
         precision=resolve_precision(settings.precision),
-        preprocess=dataclasses.replace(preprocess, image_size=settings.image_size, resize=settings.resize),
+        preprocess=dataclasses.replace(
+            preprocess,
+            image_size=settings.image_size,
+            resize=settings.resize,
+            crop_fraction=min(preprocess.crop_fraction, MAX_CROP_FRACTION),
+        ),
         multi_label=settings.multi_label,
         threshold=settings.threshold,
     )
