@@ -13,6 +13,7 @@ from jaxclf.run import phase as phases
 from jaxclf.run.observer import Observer
 from jaxclf.run.recipes import BODY, DEFAULT_LR, RECIPES, default_lr, eight_steps, fine_tune, two_phase
 from jaxclf.run.run import run_recipe
+from jaxclf.run.run_state import RunState
 from jaxclf.training import program, shared
 from jaxclf.training.lr_curve import LRCurve, growing_lrs
 
@@ -54,19 +55,25 @@ def test_a_rate_of_adamw_is_smaller_than_sgds():
         assert DEFAULT_LR["adamw"][start] == 1e-3 < DEFAULT_LR["sgd"][start]
 
 
+@pytest.mark.parametrize(("best", "start"), [(None, "pretrained"), (1, "solved")])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_where_no_rule_finds_a_rate_it_is_the_optimizers_own(optimizer, monkeypatch):
-    """A loss that only rises, from which nothing can be read."""
+@pytest.mark.parametrize(("batches", "searches"), [(40, 1), (14, 0)])
+def test_where_no_rule_finds_a_rate_it_is_the_optimizers_own(optimizer, best, start, batches, searches, monkeypatch):
+    """A loss that only rises, from which nothing can be read; and a phase of seven epochs shorter than a search."""
     rising = np.linspace(1.0, 2.0, 40)
-    curve = LRCurve(growing_lrs(1e-6, 10.0, 40), rising, rising, "completed", None, 40)
-    monkeypatch.setattr(phases, "find_lr", lambda *args, **options: curve)
+    curve, asked, notes = LRCurve(growing_lrs(1e-6, 10.0, 40), rising, rising, "completed", None, 40), [], []
+    monkeypatch.setattr(phases, "find_lr", lambda *args, **options: (asked.append(options), curve)[1])
 
     class Context:
         settings = Settings(optimizer=optimizer, arch="resnet18")
         model, observer = None, Observer()
 
-    found = phases._find_rate(Context, eight_steps(Context.settings).phases[-1], {}, range(9))
-    assert found.rule is None and found.lr == DEFAULT_LR[optimizer]["pretrained"]
+    Context.observer.note = notes.append
+    run = RunState(eight_steps(Context.settings), number=2, best=best)
+    assert phases._find_rate(Context, run, {}, range(batches)) == DEFAULT_LR[optimizer][start]
+    assert [options["num_steps"] for options in asked] == [100] * searches
+    assert [rate["rule"] for rate in run.rates] == [None] * searches
+    assert len(notes) == 1 and ("no rule applies" if searches else "shorter than a search for a rate") in notes[0]
 
 
 CACHED = Phase("cached", lrs=(0.1,), frozen=BODY, augment="none", cut="pooled")
