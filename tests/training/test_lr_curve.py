@@ -111,12 +111,11 @@ def test_the_stopping_point_does_not_change_when_the_test_goes_on(losses, beta):
         assert answer == (final if final is not None and n >= final[0] else None)
 
 
+#: The rules that fastai has too.
+SHARED_RULES = tuple(rule for rule in RULES if rule != "edge")
 #: Where a rule does not apply, and fastai answers all the same or fails.
 NOTHING = {
-    "rising": set(RULES),
-    "flat": set(RULES),
-    "early divergence": set(RULES),
-    "infinite at once": set(RULES),
+    **{name: set(SHARED_RULES) for name in ("rising", "flat", "early divergence", "infinite at once")},
     **{
         name: {"slide"}
         for name in ("falling", "flat with noise", "not a number at the end", "short", "short and early")
@@ -129,11 +128,23 @@ def test_the_rules_agree_with_fastai(name):
     """To the same point of the curve, with `valley` one point later: fastai's starts before the fall."""
     curve, theirs = stored(name), STORED[name]["fastai"]
     ours = suggestions(curve)
-    assert {rule for rule, suggestion in ours.items() if suggestion.lr is None} == NOTHING.get(name, set())
+    assert {rule for rule in SHARED_RULES if ours[rule].lr is None} == NOTHING.get(name, set())
     step = 1e7 ** (1 / (STORED[name]["num_steps"] - 1))
-    for rule in set(RULES) - NOTHING.get(name, set()):
+    for rule in set(SHARED_RULES) - NOTHING.get(name, set()):
         expected = theirs[rule] * (step if rule == "valley" else 1)
         assert ours[rule].lr == pytest.approx(expected, rel=1e-5), rule
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_the_edge_is_a_tenth_of_where_the_test_ended_before_its_time(name):
+    curve = stored(name)
+    suggestion = suggest_lr(curve, "edge")
+    if len(curve.lrs) == curve.num_steps:
+        assert suggestion.lr is None and "went to its end" in suggestion.reason
+    elif len(curve.lrs) < 16:
+        assert suggestion.lr is None and "too short" in suggestion.reason
+    else:
+        assert suggestion.lr == curve.lrs[-1] / 10 and curve.reason in suggestion.reason
 
 
 @pytest.mark.parametrize("name", STORED)
@@ -147,7 +158,7 @@ def test_the_blow_up_before_a_loss_that_is_not_a_number_is_left_out():
     """fastai's five dropped points are all such, so it looks further into the blow-up than on an ended curve."""
     data = STORED["not a number at the end"]
     clean, not_ended = data["fastai"], data["fastai, not ended"]
-    assert all(not_ended[rule] >= clean[rule] for rule in RULES) and not_ended["minimum"] > clean["minimum"]
+    assert all(not_ended[rule] >= clean[rule] for rule in SHARED_RULES) and not_ended["minimum"] > clean["minimum"]
     assert suggest_lr(stored("not a number at the end"), "minimum").lr == pytest.approx(clean["minimum"], rel=1e-5)
 
 
@@ -211,7 +222,9 @@ def test_no_suggestion_says_why_and_is_no_number():
             assert suggestion.lr is None and len(suggestion.reason) > 15
             with pytest.raises(ValueError, match=f"rule '{rule}' suggests no learning rate"):
                 float(suggestion)
-            if rule != "slide":
+            if rule == "edge":
+                assert ("went to its end" in suggestion.reason) == (len(losses) == 100)
+            elif rule != "slide":
                 assert text in suggestion.reason
     assert float(suggest_lr(stored("valley"))) == suggest_lr(stored("valley"), "valley").lr
 
