@@ -246,6 +246,7 @@ def _show(terminal: Any, result: Any, solved: Sequence[Any]) -> None:
 
     table = Table("head", "rate", "weight decay", "loss", "accuracy", "epochs", "")
     lowest = min([row.loss for row in solved], default=float("inf"))
+    near = result.best_row.loss + result.best_row.loss_error
     for optimum in solved:
         table.add_row(
             optimum.head,
@@ -254,7 +255,7 @@ def _show(terminal: Any, result: Any, solved: Sequence[Any]) -> None:
             f"{optimum.loss:.4f} ± {optimum.loss_error:.4f}",
             f"{optimum.accuracy:.4f} ± {optimum.accuracy_error:.4f}",
             "",
-            "best" if optimum.loss == lowest <= result.best_row.loss else "",
+            "best" if optimum.loss == min(lowest, result.best_row.loss) else "as good" if optimum.loss <= near else "",
         )
     best = "best trained" if lowest <= result.best_row.loss else "best"
     order = sorted(range(len(result.rows)), key=lambda number: result.rows[number].loss)
