@@ -67,6 +67,7 @@ class FindLr:
         terminal = Terminal()
         folder = check_folder(self.data, Path(self.out or self.run or "find-lr"))
         model, variables, loader = self._start(settings, terminal)
+        settings = settings.for_photos(loader.num_examples)
         with terminal.task("finding the rate", self.steps) as advance:
             curve = lr_finder.find_lr(
                 model,

@@ -194,8 +194,8 @@ class Settings:
       accumulate: run each batch in so many parts, one after the other, to need less memory.
       ema_decay: keep a running average of the weights, and use it; 0.999 is usual. None keeps none.
       bn_frozen: BatchNorm keeps its running statistics in all layers of the body, not just in the frozen ones. Left
-        open (none), it does for a pretrained body and fewer than 5,000 photos. That of a concat head starts new, so it
-        always follows the photos.
+        open (none), it does in a run from a pretrained body with fewer than 5,000 photos, see `for_photos`, and nowhere
+        else. That of a concat head starts new, so it always follows the photos.
       bn_recalibrate: take BatchNorm's running statistics anew over the training photos before anything else (AdaBN):
         for photos unlike those that the weights come from, where there are many.
       threshold: probability from which a label counts as given, where a photo can have several.

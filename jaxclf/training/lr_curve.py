@@ -223,7 +223,7 @@ RULES = (*_FUNCTIONS, "edge")
 def _edge(curve: LRCurve) -> tuple[float | None, str]:
     if curve.num_steps is None or len(curve.lrs) == curve.num_steps:
         return None, "the test went to its end: the loss leaves at no rate that was tried"
-    return float(curve.lrs[-1]) / 10, f"a tenth of the rate {curve.lrs[-1]:.3g}, at which the test {curve.reason}"
+    return float(curve.lrs[-1]) / 10, f"a tenth of the rate {curve.lrs[-1]:.3g}, where the test ended: {curve.reason}"
 
 
 def suggest_lr(curve: LRCurve, rule: str = "valley") -> Suggestion:

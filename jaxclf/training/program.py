@@ -120,7 +120,7 @@ def make_program(
       ValueError: for a batch size that the devices cannot share evenly; for a loss that does not fit the data's labels;
         or for activations that do not fit the phase: its augmentation, or modules below their cut that it trains.
     """
-    settings = (settings or Settings()).for_photos(train.num_examples)
+    settings = settings or Settings()
     check_augment(train, phase.augment)
     check_divisible(train.batch_size, train.mesh)
     own, num_steps = phase_schedule(phase, len(train))
