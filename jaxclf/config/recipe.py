@@ -6,7 +6,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jaxclf.config.names import CUTS, CutName, check_frozen, cycle_boundaries
+from jaxclf.config.names import CUTS, MODULES, CutName, check_frozen, cycle_boundaries
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 ResizeName = Literal["crop", "squish", "pad"]
@@ -159,6 +159,11 @@ class Phase:
     def num_epochs(self) -> int:
         """Epochs of all cycles together: cycle_epochs * (1 + m + m^2 + ...). None of a head that is solved."""
         return 0 if self.solve else cycle_boundaries(self.cycle_epochs, self.num_cycles, self.cycle_mult)[-1]
+
+    @property
+    def head_only(self) -> bool:
+        """Whether pictures train the head alone, for several epochs: then the body sees those of validation once."""
+        return self.frozen == MODULES[:-1] and self.cut is None and self.num_epochs > 1
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxclf.config import Phase
+from jaxclf.config import CutName, Phase
 from jaxclf.data.activations import ActivationDataset, ActivationLoader, AnyLoader
 from jaxclf.data.loader import Loader
 from jaxclf.inference.features import extract_features
@@ -101,7 +101,7 @@ def _judge(
     """What the phase has brought goes into the run's state, and the phase is over."""
     settings, phase = context.settings, run.phase
     on_the_way = phase.image_size not in (None, settings.image_size)
-    if predictions is None or phase.cut is not None or on_the_way:
+    if predictions is None or phase.cut is not None or phase.head_only or on_the_way:
         # Every phase is judged on the same: whole pictures, at the size that is used afterwards.
         valid_loader = context.loaders.valid[settings.image_size]
         predictions = predict(context.model, variables, valid_loader, threshold=settings.threshold)
@@ -124,20 +124,24 @@ def _judge(
 
 def _loaders(context: RunContext, phase: Phase, variables: Tree) -> tuple[AnyLoader, AnyLoader, dict[str, Any] | None]:
     """The phase's loaders, of pictures or of activations; and what was computed for these."""
-    train_loader = phase_pictures(context, phase)
-    valid_loader = context.loaders.valid[phase.image_size or context.settings.image_size]
+    train_loader, settings = phase_pictures(context, phase), context.settings
     if phase.cut is None:
-        return train_loader, valid_loader, None
-    settings = context.settings
+        valid_loader = context.loaders.valid[phase.image_size or settings.image_size]
+        # The body need not see the same pictures again in every epoch.
+        held_back = _held_back(context, phase, variables, "pooled") if phase.head_only else valid_loader
+        return train_loader, held_back, None
     features, cached = _activations(context, phase, variables, train_loader)
-    with context.observer.task(f"computing activations at {phase.cut}", len(valid_loader.kept)) as progress:
-        held_back = extract_features(context.model, variables, valid_loader, cut=phase.cut, on_progress=progress)
     sampled: dict[str, Any] = {"batch_size": settings.batch_size, "seed": settings.seed, "sampling": settings.sampling}
-    return (
-        ActivationLoader(features, train=True, **sampled),
-        ActivationLoader(held_back, batch_size=int(settings.batch_size), train=False),
-        cached,
-    )
+    held_back = _held_back(context, phase, variables, phase.cut)
+    return ActivationLoader(features, train=True, **sampled), held_back, cached
+
+
+def _held_back(context: RunContext, phase: Phase, variables: Tree, cut: CutName) -> ActivationLoader:
+    """The validation pictures' activations."""
+    pictures = context.loaders.valid[phase.image_size or context.settings.image_size]
+    with context.observer.task(f"computing activations at {cut}", len(pictures.kept)) as progress:
+        features = extract_features(context.model, variables, pictures, cut=cut, on_progress=progress)
+    return ActivationLoader(features, batch_size=pictures.batch_size, train=False)
 
 
 def phase_pictures(context: RunContext, phase: Phase) -> Loader:

@@ -194,11 +194,13 @@ def phase_costs(recipe: Recipe, num_train: int, num_classes: int, *, num_valid: 
         size = phase.image_size or settings.image_size
         num_steps = phase.num_epochs * steps + (finder_steps(phase, steps) if phase.lr_from == "find" else 0)
         flops = num_steps * one_step(image_size=size, frozen=phase.frozen, start=phase.cut)
-        flops += phase.num_epochs * num_valid * picture(image_size=size, start=phase.cut)
+        known = "pooled" if phase.head_only else None
+        flops += phase.num_epochs * num_valid * picture(image_size=size, start=phase.cut or known)
+        flops += num_valid * picture(image_size=size, stop=known) if known else 0
         if phase.cut is not None:
             num_pictures = num_train * phase.num_views + (0 if phase.solve else num_valid)
             flops += num_pictures * picture(image_size=size, stop=phase.cut)
-        if phase.cut is not None or size != settings.image_size:  # judged on whole pictures at the end
+        if phase.cut is not None or known or size != settings.image_size:  # judged on whole pictures at the end
             flops += num_valid * picture(image_size=settings.image_size)
         costs.append(PhaseCost(phase.name, flops, flops / unit))
     return costs
