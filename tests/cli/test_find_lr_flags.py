@@ -6,6 +6,7 @@ The test itself is traced and not run. Of the trace only what the losses depend 
 import dataclasses
 import hashlib
 import re
+import types
 
 import jax
 import numpy as np
@@ -167,7 +168,7 @@ def test_a_runs_own_rule_and_determinism_count(outcome, drawn, monkeypatch, tmp_
 
     def start(self, given, terminal):
         assert called and given == settings
-        return None, None, None
+        return None, None, types.SimpleNamespace(num_examples=5)
 
     curve = LRCurve(growing_lrs(1e-6, 10.0, 20), *[np.linspace(1.0, 0.1, 20)] * 2, "completed", None, 20)
     monkeypatch.setattr(command.FindLr, "_start", start)

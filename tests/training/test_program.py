@@ -11,7 +11,7 @@ from jaxclf.augment import cutmix, mixup
 from jaxclf.config import Phase, Settings
 from jaxclf.data.loader import Loader
 from jaxclf.data.sources import ArrayDataset
-from jaxclf.models import create_classifier
+from jaxclf.models import create_classifier, init_variables
 from jaxclf.training import program as phases
 from jaxclf.training.losses import focal_loss, make_loss
 from jaxclf.training.shared import make_mix
@@ -114,9 +114,15 @@ def test_mixing_is_what_the_settings_say():
 
 
 @pytest.mark.parametrize(
-    ("options", "frozen"), [({}, True), ({"weights": "none"}, False), ({"bn_frozen": False}, False)], ids=str
+    ("settings", "still"),
+    [(None, False), (Settings(), False), (Settings(bn_frozen=True), True), (Settings().for_photos(500), True)],
+    ids=["none", "open", "said", "few photos"],
 )
-def test_batch_norm_keeps_still_where_the_settings_speak_of_a_pretrained_body_and_photos_are_few(options, frozen):
-    train = Loader(ONE.dataset, batch_size=4, image_size=8, train=True)
-    made = phases.make_program(create_classifier(BASIC, 3), Phase("a", lrs=(1.0,)), train, Settings(**options))
-    assert made.settings.bn_frozen is frozen
+def test_batch_norm_keeps_still_where_the_settings_say_so(settings, still):
+    """Nobody knows here whether the body is pretrained, so a choice left open is none."""
+    model, train = create_classifier(BASIC, 3), Loader(ONE.dataset, batch_size=4, image_size=8, train=True)
+    variables = init_variables(model, jax.random.key(0), image_size=8)
+    made = phases.make_program(model, Phase("a", lrs=(0.0,)), train, settings)
+    (state, _), *_ = made.epoch(made.init(variables), train, 0)
+    same = jax.tree.map(np.array_equal, state.batch_stats, variables["batch_stats"])
+    assert all(jax.tree.leaves(same)) is still
