@@ -38,6 +38,7 @@ class Plan(NamedTuple):
     augment: AugmentName
     seed: int
     dtype: np.dtype
+    first_view: int = 0  # those before it are known
 
     @property
     def raw(self) -> np.dtype:
@@ -173,7 +174,7 @@ def computed(
         start = number * size
         if not wanted[start : start + size].any():
             continue
-        for view in range(plan.num_views):
+        for view in range(plan.first_view, plan.num_views):
             pending.append((start, view, batch, step(variables, batch.inputs, batch.index, view)))
             if len(pending) > 1:
                 yield from fetched()

@@ -20,7 +20,7 @@ from jaxclf.config import AugmentName
 from jaxclf.data.activations import ActivationDataset, Placement, features_dir
 from jaxclf.data.array_file import ArrayOnDisk, ArrayWriter, open_array
 from jaxclf.data.cache import MEMORY_SHARE, physical_memory
-from jaxclf.data.devices import check_divisible, replicate
+from jaxclf.data.devices import check_divisible, fetch, replicate
 from jaxclf.data.loader import Loader
 from jaxclf.inference.extract import Plan, StorageName, below, computed, features_key, make_plan, row_shape
 from jaxclf.models.classifier import Classifier
@@ -123,6 +123,55 @@ def extract_features(
         names=loader.dataset.name,
         key=key,
         mesh=mesh,
+    )
+
+
+def extend_features(
+    plain: ActivationDataset,
+    model: Classifier,
+    variables: Mapping[str, Any],
+    loader: Loader,
+    *,
+    num_views: int,
+    augment: AugmentName,
+    seed: int = 0,
+    on_progress: OnProgress | None = None,
+) -> ActivationDataset:
+    """An augmented bank of the pictures whose plain activations are known: `extract_features` for the other views.
+
+    The plain views are then of evaluation's own pixels, to the bit, and not of the middle of presized pictures. The
+    bank is kept in memory.
+
+    Args:
+      plain: from `extract_features` with the same model and variables, of the same pictures, one view of each.
+      model, variables, num_views, augment, seed, on_progress: as for `extract_features`.
+      loader: of the pictures, made with `presized=True`.
+
+    Raises:
+      ValueError: as `extract_features`; for other pictures, or a bank.
+    """
+    if plain.num_views != 1 or not np.array_equal(plain.index, loader.kept):
+        raise ValueError("plain must hold one view of each of the loader's pictures, in their order")
+    plan = make_plan(model, loader, plain.cut, num_views, augment, seed=seed)._replace(first_view=1)
+    variables = below(variables, plain.cut)
+    stored: Any = np.empty((len(plain) * num_views, *plain.activations.shape[1:]), plan.dtype)
+    stored[::num_views] = fetch(plain.rows(np.arange(len(plain))))
+    for numbers, values in computed(model, variables, loader, plan, on_progress, np.arange(len(stored))):
+        stored[numbers] = values
+    if choose_placement(stored.nbytes, loader.mesh) == "device":
+        stored = jax.device_put(stored) if loader.mesh is None else replicate(stored, loader.mesh)
+    return ActivationDataset(
+        stored,
+        plain.labels,
+        classes=plain.classes,
+        cut=plain.cut,
+        num_views=num_views,
+        augment=augment,
+        index=plain.index,
+        preprocess=loader.preprocess,
+        names=plain.name,
+        key=f"{plain.key}, {features_key(model, variables, loader, plan)}",
+        mesh=loader.mesh,
     )
 
 

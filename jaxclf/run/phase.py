@@ -5,10 +5,12 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxclf._progress import OnProgress, silent
 from jaxclf.config import CutName, Phase
 from jaxclf.data.activations import ActivationDataset, ActivationLoader, AnyLoader
 from jaxclf.data.loader import Loader
-from jaxclf.inference.features import extract_features
+from jaxclf.inference.extract import features_key, make_plan
+from jaxclf.inference.features import extend_features, extract_features
 from jaxclf.inference.predict import predict
 from jaxclf.metrics import Predictions, summarize
 from jaxclf.models.trees import Tree
@@ -154,13 +156,12 @@ def _activations(
 ) -> tuple[ActivationDataset, dict[str, Any]]:
     """The training pictures' activations, computed once, and what that took."""
     assert phase.cut is not None
-    settings, started = context.settings, time.perf_counter()
-    total = len(train_loader.kept) * phase.num_views
+    started, total = time.perf_counter(), len(train_loader.kept) * phase.num_views
     with context.observer.task(f"computing activations at {phase.cut}", total) as progress:
-        bank: dict[str, Any] = {"num_views": phase.num_views, "augment": phase.augment} if phase.num_views > 1 else {}
-        features = extract_features(
-            context.model, variables, train_loader, cut=phase.cut, seed=settings.seed, on_progress=progress, **bank
-        )
+        if phase.num_views == 1:
+            features = _plain(context, phase.cut, variables, train_loader, progress)
+        else:
+            features = _bank(context, phase, variables, train_loader, progress)
     seconds = time.perf_counter() - started
     cached = {
         "phase": phase.name,
@@ -174,6 +175,31 @@ def _activations(
         "seconds_saved": seconds * max(phase.num_epochs - 1 + (phase.lr_from == "find"), 0),
     }
     return features, cached
+
+
+def _plain(
+    context: RunContext, cut: CutName, variables: Tree, loader: Loader, on_progress: OnProgress
+) -> ActivationDataset:
+    """The plain pictures' activations, computed once for all phases with this body."""
+    key = features_key(context.model, variables, loader, make_plan(context.model, loader, cut))
+    if key not in context.known:
+        context.known.clear()  # of another body: nobody asks for them again
+        found = extract_features(context.model, variables, loader, cut=cut, on_progress=on_progress)
+        context.known[key] = found
+    return context.known[key]
+
+
+def _bank(
+    context: RunContext, phase: Phase, variables: Tree, loader: Loader, on_progress: OnProgress
+) -> ActivationDataset:
+    """The activations of a phase's views: of the plain ones evaluation's own pixels, where these are at hand."""
+    assert phase.cut is not None
+    pictures = context.loaders.train.get((loader.preprocess.image_size, False))
+    drawn: dict[str, Any] = {"num_views": phase.num_views, "augment": phase.augment, "seed": context.settings.seed}
+    if pictures is None or phase.cut != "pooled":
+        return extract_features(context.model, variables, loader, cut=phase.cut, on_progress=on_progress, **drawn)
+    plain = _plain(context, phase.cut, variables, pictures, silent)
+    return extend_features(plain, context.model, variables, loader, on_progress=on_progress, **drawn)
 
 
 class FoundRate(NamedTuple):

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from jaxclf import __version__
 from jaxclf._progress import OnProgress, within
 from jaxclf.config import Preprocess, Recipe, Settings
+from jaxclf.data.activations import ActivationDataset
 from jaxclf.data.cache import BadImage, OnBadImage, fits_in_memory
 from jaxclf.data.decode import presize
 from jaxclf.data.loader import CacheKind, Loader, loader_for
@@ -225,6 +226,7 @@ class RunContext:
       keeper: writes the checkpoints.
       observer: told what happens.
       stop: signals that ask the run to end.
+      known: activations of the plain pictures by key, for whoever needs them again.
     """
 
     folder: Path
@@ -237,6 +239,7 @@ class RunContext:
     keeper: Keeper
     observer: Observer
     stop: StopSignals | None
+    known: dict[str, ActivationDataset] = dataclasses.field(default_factory=dict)
 
     def saving(self) -> contextlib.AbstractContextManager[None]:
         """While it is entered, a signal waits until whoever works asks the keeper, or to the end."""

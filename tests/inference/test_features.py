@@ -48,6 +48,24 @@ def bank(tiny):
     )
 
 
+def test_a_bank_of_known_plain_views_has_them_and_the_others_of_every_bank(tiny, plain, bank):
+    """Its plain rows are of evaluation's own pixels; no other row differs, whatever the plain ones are."""
+    common = {"num_views": 3, "augment": "side_on", "seed": 5}
+    extended = features.extend_features(plain, *tiny, loader(presized=True), **common)
+    rows, whole = (np.asarray(each.activations).reshape(NUM, 3, -1) for each in (extended, bank))
+    np.testing.assert_array_equal(rows[:, 0], plain.activations)
+    np.testing.assert_array_equal(rows[:, 1:], whole[:, 1:])
+    assert not np.array_equal(rows[:, 0], whole[:, 0]) and extended.key not in (plain.key, bank.key)
+    np.testing.assert_array_equal(extended.labels, bank.labels)
+
+
+def test_the_known_views_must_be_of_the_same_pictures(tiny, plain, bank):
+    common = {"num_views": 3, "augment": "side_on"}
+    for known, pictures_ in ((bank, loader(presized=True)), (plain, loader(presized=True).without([2]))):
+        with pytest.raises(ValueError, match="one view of each of the loader's pictures"):
+            features.extend_features(known, *tiny, pictures_, **common)
+
+
 @pytest.mark.parametrize("cut", ["stem", "stage2", "pooled"])
 def test_activations_are_those_of_the_network(tiny, cut):
     model, variables = tiny

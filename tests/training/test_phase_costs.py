@@ -46,7 +46,7 @@ def test_phases_by_hand(prices, num_valid):
     assert [c.name for c in costs] == [phase.name for phase in RECIPE.phases]
     assert [c.flops / pixels for c in costs] == [
         (2 * 20 + 100) * 50 * 3 + 1000 * 5 + num_valid * (5 + 2 * 1 + 6),
-        3 * 20 * 50 * 8 + 3 * num_valid * 6,
+        3 * 20 * 50 * 8 + num_valid * (5 + 3 * 1 + 6),  # the frozen body sees them once, and once more at the end
         (7 * 20 + 100) * 50 * 18 + 7 * num_valid * 6,
     ]
     assert [c.full_epochs for c in costs] == pytest.approx([c.flops / pixels / (20 * 50 * 18) for c in costs])
