@@ -274,6 +274,10 @@ def _find_rate(context: RunContext, run: RunState, variables: Tree, train_loader
     lr = found[rule].lr if rule is not None else default
     assert lr is not None
     suggested = f"no rule applies ({found[first].reason}); the default" if rule is None else f"rule {rule}"
+    most = default_lr(settings)
+    if settings.lr_rule == "auto" and run.best is not None and lr > most:
+        # Networks with BatchNorm in training hardly ever break: their test ends far above any rate that is of use.
+        suggested, lr = f"{suggested} ({lr:.2g}), which is capped", most
     context.observer.note(f"rate for {phase.name!r}: {lr:.2g} by {suggested}, from {len(curve.lrs)} steps")
     run.rates.append(FoundRate(phase.name, lr, rule, curve, found, time.perf_counter() - started).to_dict())
     return lr

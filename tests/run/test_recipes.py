@@ -1,6 +1,7 @@
 """The recipes as they are composed: lengths, rates where none is given, what mixes."""
 
 import io
+import types
 
 import numpy as np
 import pytest
@@ -143,3 +144,18 @@ def test_head_only_is_one_cosine_in_the_plan(photos, tmp_path, weights_file, cap
     command = ["fit", photos, "--out", tmp_path / "run", "--recipe", "head-only", "--weights", weights_file]
     assert run(*command, "--arch", "small10t", "--image-size", "32", "--epochs", "10", "--plan") == 0
     assert "  epochs        10\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("rule", "rate"), [("auto", 0.01), ("edge", 0.05)])
+def test_a_rate_that_the_run_reads_off_itself_is_capped(rule, rate, monkeypatch):
+    """Where the test breaks off far above any rate of use; what the user asks for is not."""
+    lrs = growing_lrs(1e-5, 10.0, 100)
+    end = int(np.searchsorted(lrs, 0.5))
+    lrs[end] = 0.5
+    losses = np.linspace(1.0, 0.9, end + 1)
+    curve = LRCurve(lrs[: end + 1], losses, losses, "diverged", None, 100)
+    monkeypatch.setattr(phases, "find_lr", lambda *args, **options: curve)
+    state = RunState(Recipe(Settings(lr_rule=rule), (Phase("all layers", (1.0,), cycle_epochs=9, lr_from="find"),)))
+    state.best = 0
+    context = types.SimpleNamespace(model=None, settings=Settings(lr_rule=rule), observer=Observer())
+    assert phases._find_rate(context, state, {}, range(20)) == pytest.approx(rate)
