@@ -162,7 +162,7 @@ class Phase:
 
     @property
     def head_only(self) -> bool:
-        """Whether pictures train the head alone, for several epochs: then the body sees those of validation once."""
+        """Whether pictures train the head alone for two epochs or more: then the body sees those of validation once."""
         return self.frozen == MODULES[:-1] and self.cut is None and self.num_epochs > 1
 
 
