@@ -111,19 +111,7 @@ def extract_features(
             stored[numbers] = values
     if placement == "device":
         stored = jax.device_put(stored) if mesh is None else replicate(stored, mesh)
-    return ActivationDataset(
-        stored,
-        loader.dataset.labels[loader.kept],
-        classes=loader.classes,
-        cut=cut,
-        num_views=num_views,
-        augment=plan.augment,
-        index=loader.kept,
-        preprocess=loader.preprocess,
-        names=loader.dataset.name,
-        key=key,
-        mesh=mesh,
-    )
+    return _dataset(stored, loader, plan, key)
 
 
 def extend_features(
@@ -160,17 +148,22 @@ def extend_features(
         stored[numbers] = values
     if choose_placement(stored.nbytes, loader.mesh) == "device":
         stored = jax.device_put(stored) if loader.mesh is None else replicate(stored, loader.mesh)
+    return _dataset(stored, loader, plan, f"{plain.key}, {features_key(model, variables, loader, plan)}")
+
+
+def _dataset(stored: Any, loader: Loader, plan: Plan, key: str) -> ActivationDataset:
+    """The stored rows with what the loader knows of their pictures."""
     return ActivationDataset(
         stored,
-        plain.labels,
-        classes=plain.classes,
-        cut=plain.cut,
-        num_views=num_views,
-        augment=augment,
-        index=plain.index,
+        loader.dataset.labels[loader.kept],
+        classes=loader.classes,
+        cut=plan.cut,
+        num_views=plan.num_views,
+        augment=plan.augment,
+        index=loader.kept,
         preprocess=loader.preprocess,
-        names=plain.name,
-        key=f"{plain.key}, {features_key(model, variables, loader, plan)}",
+        names=loader.dataset.name,
+        key=key,
         mesh=loader.mesh,
     )
 

@@ -9,11 +9,11 @@ from jaxclf._progress import OnProgress, silent
 from jaxclf.config import CutName, Phase
 from jaxclf.data.activations import ActivationDataset, ActivationLoader, AnyLoader
 from jaxclf.data.loader import Loader
-from jaxclf.inference.extract import features_key, make_plan
+from jaxclf.inference.extract import below
 from jaxclf.inference.features import extend_features, extract_features
 from jaxclf.inference.predict import predict
 from jaxclf.metrics import Predictions, summarize
-from jaxclf.models.trees import Tree
+from jaxclf.models.trees import Tree, tree_digest
 from jaxclf.run.folder import append_metrics, write_rates, write_recipe
 from jaxclf.run.head import describe_solution, solve_phase, solved_state
 from jaxclf.run.prepare import RunContext
@@ -181,7 +181,7 @@ def _plain(
     context: RunContext, cut: CutName, variables: Tree, loader: Loader, on_progress: OnProgress
 ) -> ActivationDataset:
     """The plain pictures' activations, computed once for all phases with this body."""
-    key = features_key(context.model, variables, loader, make_plan(context.model, loader, cut))
+    key = f"{cut} {loader.preprocess.image_size} {tree_digest(below(variables, cut))}"  # a run's pictures stay
     if key not in context.known:
         context.known.clear()  # of another body: nobody asks for them again
         found = extract_features(context.model, variables, loader, cut=cut, on_progress=on_progress)
