@@ -16,9 +16,9 @@ from conftest import REPOSITORY
 import jaxclf
 from jaxclf.cli.terminal import describe_cycles
 from jaxclf.config import Phase, Settings, frozen_prefix
-from jaxclf.run.recipes import EIGHT_STEPS, LIKE_IMAGENET, UNLIKE_IMAGENET, default_lr, eight_steps
+from jaxclf.run.recipes import DEFAULT_LR, EIGHT_STEPS, LIKE_IMAGENET, UNLIKE_IMAGENET, default_lr, eight_steps
 from jaxclf.training.lr_curve import suggest_lr
-from jaxclf.training.lr_finder import FINDER_LOW
+from jaxclf.training.lr_finder import rate_range
 
 PHASES = eight_steps(Settings()).phases
 SCRIPT = REPOSITORY / "scripts" / "eight_steps.py"
@@ -84,7 +84,7 @@ def test_the_script_runs_these_phases(told):
             name, _, options, curve = next(done)
             assert (name, options.get("frozen", ())) == ("find_lr", phase.frozen)
             np.testing.assert_allclose(options["lrs"], phase.lrs)
-            assert options["low"] == FINDER_LOW
+            assert (options["low"], options["high"]) == rate_range(DEFAULT_LR["sgd"]["pretrained"])[:2]
             name, (_, _, run, train, _), options, _ = next(done)
             assert name == "fit"
             np.testing.assert_allclose(np.array(run.lrs) / run.lrs[-1], phase.lrs)

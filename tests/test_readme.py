@@ -52,7 +52,7 @@ def home(tmp_path_factory, _hardly_optimised):
     write_drawings(folder / "jaxclf-demo" / "drawings-0", num_train=24, num_valid=8, size=40)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr("jaxclf.run.phase.finder_steps", lambda *args: 20)
+        patch.setattr("jaxclf.run.rates.finder_steps", lambda *args, **options: 20)
         for line in blocks("sh")[1].strip().splitlines():
             words = shlex.split(line.replace("--image-size 96", "--image-size 32 --batch-size 8"), comments=True)
             with contextlib.redirect_stdout(io.StringIO()) as output:

@@ -60,13 +60,14 @@ def test_a_choice_never_looks_at_the_pictures_it_is_judged_on(labels, seed):
         np.testing.assert_array_equal(judged.right[~own], source.right[choice.state, ~own])
 
 
-def test_the_rule_takes_the_lowest_loss_then_augmentation_where_it_lowers_that():
+def test_the_rule_takes_the_lowest_loss_of_all_states_without_and_with_augmentation():
     right = np.ones((3, 4), bool)
     plain = judge.Scores(np.array([[3.0] * 4, [1.0] * 4, [2.0] * 4]), right)
     augmented = judge.Scores(np.array([[0.1] * 4, [1.1] * 4, [0.1] * 4]), right)
-    assert judge.choose(plain, augmented) == (1, False)
-    assert judge.choose(plain, augmented._replace(losses=augmented.losses - 0.2)) == (1, True)
-    assert judge.choose(plain._replace(losses=np.ones((3, 4))), augmented).state == 0
+    assert judge.choose(plain, augmented) == (0, True), "of equals the earliest"
+    assert judge.choose(plain, augmented._replace(losses=augmented.losses + 0.95)) == (1, False)
+    assert judge.choose(plain, augmented._replace(losses=augmented.losses + 0.8)) == (0, True)
+    assert judge.choose(plain, plain) == (1, False), "of equals without"
 
 
 @given(LABELS)

@@ -56,13 +56,14 @@ def halves(labels: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def choose(plain: Scores, augmented: Scores) -> Choice:
-    """The recipe's rule: the state of lowest loss; test-time augmentation where it has lowered that state's loss.
+    """The recipe's rule: the lowest loss of all states, each without and with test-time augmentation.
 
     Args:
-      plain, augmented: of all states [k, n], without and with it. Of equal states, the earliest.
+      plain, augmented: of all states [k, n], without and with it. Of equals the earliest state, and without.
     """
-    state = int(plain.losses.mean(-1).argmin())
-    return Choice(state, bool(augmented.losses[state].mean() < plain.losses[state].mean()))
+    losses = np.stack([plain.losses.mean(-1), augmented.losses.mean(-1)], axis=1)
+    state, views = divmod(int(losses.argmin()), 2)
+    return Choice(state, bool(views))
 
 
 def judge(plain: Scores, augmented: Scores, first_half: np.ndarray) -> tuple[Scores, tuple[Choice, Choice]]:

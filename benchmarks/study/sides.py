@@ -19,6 +19,7 @@ from jaxclf.data.splits import open_data
 from jaxclf.inference.tta import combine_views, predict_views
 from jaxclf.metrics import log_probabilities
 from jaxclf.run.checkpoint_file import load_variables
+from jaxclf.run.selection import view_preset
 from study.processes import finished, keep, run_process
 from study.said import Said, file_name, write_said
 
@@ -56,7 +57,6 @@ def judge_states(run_folder: Path, data: Path) -> Said:
     settings = run.recipe.settings
     splits = open_data(data, valid_fraction=settings.valid_fraction, seed=settings.seed, classes=run.classes)
     loader = loader_for(splits.valid, settings, run.spec.preprocess, train=False, cache="memory")
-    augment = next((phase.augment for phase in reversed(run.recipe.phases) if phase.augment != "none"), "side_on")
     names, plain, augmented = [], [], []
     for name, path in kept_states(run_folder, [phase.name for phase in run.recipe.phases]):
         views = predict_views(
@@ -64,7 +64,7 @@ def judge_states(run_folder: Path, data: Path) -> Said:
             load_variables(path),
             loader,
             num_views=settings.tta_views,
-            augment=augment,
+            augment=view_preset(run.recipe),
             seed=settings.seed,
         )
         names.append(name)

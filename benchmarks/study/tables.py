@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from study.judge import Choice, Scores, difference, fall, halves, judge, score
+from study.judge import Choice, Scores, choose, difference, fall, halves, judge, score
 from study.processes import DISTURBED
 from study.said import Said
 
@@ -49,7 +49,7 @@ def judged_turn(said: Said, record: Mapping[str, Any]) -> Turn:
     def named(choice: Choice) -> tuple[str, bool]:
         return str(said.names[choice.state]), choice.augmented
 
-    held = int(plain.losses.mean(-1).argmin())  # what the run itself, which looks at all pictures, ends with
+    held = choose(plain, augmented).state  # what the run itself, which looks at all pictures, ends with
     own = [*ends, ("test-time augmentation", augmented.of(held))]
     return Turn(record, said.files, said.labels, final, steps, tuple(map(named, choices)), own)
 

@@ -145,7 +145,9 @@ class Terminal(Observer):
 
     def show_summary(self, summary: dict[str, Any]) -> None:
         """Prints what each phase brought and the run's figures."""
-        table = Table("phase", "seconds", "validation loss", "change, standard error", "accuracy")
+        views = any("tta" in step for step in summary["steps"])
+        more = ["its loss with TTA"] if views else []
+        table = Table("phase", "seconds", "validation loss", "change, standard error", "accuracy", *more)
         for column in table.columns[1:]:
             column.justify = "right"
         marks = step_marks(summary["steps"])
@@ -153,7 +155,8 @@ class Terminal(Observer):
             table.add_column("")
         for step, mark in zip(summary["steps"], marks, strict=True):
             change = "{:+.4f}, {:.4f}".format(*step["loss_difference"]) if "loss_difference" in step else ""
-            figures = (f"{step['seconds']:.1f}", f"{step['loss']:.4f}", change, f"{step['accuracy']:.4f}")
+            figures = [f"{step['seconds']:.1f}", f"{step['loss']:.4f}", change, f"{step['accuracy']:.4f}"]
+            figures += [f"{step['tta']['loss']:.4f}" if "tta" in step else ""] if views else []
             table.add_row(step["name"], *figures, *([SHORT[mark]] if any(marks) else []))
         self.console.print(table)
         worse = better_step(summary)
@@ -283,7 +286,11 @@ def better_step(summary: dict[str, Any]) -> str | None:
         return None
     mean, error = last["loss_difference"]
     chance = ", which may be chance" if mean < 2 * error else ""
+    compared = f"{last['loss']:.4f} (paired difference {mean:+.4f}, standard error {error:.4f}{chance})"
+    if "tta" in last and "tta" in best:
+        own, other = (f"{step['loss']:.4f} (with {TTA} {step['tta']['loss']:.4f})" for step in (last, best))
+        compared = f"{own} against {other}"
     return (
         f"the run holds what {best['name']!r} ended with: {last['name']!r}, the last phase, had no lower validation "
-        f"loss, {last['loss']:.4f} (paired difference {mean:+.4f}, standard error {error:.4f}{chance})"
+        f"loss, {compared}"
     )

@@ -142,7 +142,7 @@ def predict_views(
         return Views(*plain)._replace(logits=plain.logits[None])
     variables, key = replicate((variables, jax.random.key(seed)), loader.mesh)
     logits, masks = [], []
-    presized = _presized(loader, plain.index)
+    presized = presized_loader(loader, plain.index)
     for batch in to_device(presized, mesh=loader.mesh, batch_size=presized.batch_size):
         logits.append([view_step(variables, batch.inputs, batch.index, key, view) for view in range(1, num_views + 1)])
         masks.append(batch.mask)
@@ -252,7 +252,7 @@ def _weights(num_views: int, combine: Combine, beta: float | None) -> np.ndarray
     return np.array([beta, *[(1.0 - beta) / num_views] * num_views])
 
 
-def _presized(loader: Loader, index: np.ndarray) -> Loader:
+def presized_loader(loader: Loader, index: np.ndarray) -> Loader:
     """A loader of presized pictures of these examples in the same order, each decoded once as it passes.
 
     With a mesh they are divided among the shards as the loader's own are; without, a sharded loader sees all of them.

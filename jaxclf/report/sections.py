@@ -93,13 +93,16 @@ def steps_section(content: ReportContent) -> dict[str, Any] | None:
                 "mark": marks[position - 1],
                 "loss": loss_text(step.get("loss")),
                 "accuracy": percent_or_with_error(accuracy, error),
+                "with_views": loss_text((step.get("tta") or {}).get("loss")) if step.get("tta") else "",
                 "difference": None if difference is None else _difference(*difference),
                 "seconds": duration(step.get("seconds")),
                 "share": 100.0 * float(step.get("seconds") or 0.0) / longest,
             }
         )
     paired = any(row["difference"] for row in rows)
-    return {"rows": rows, "paired": paired, "marked": any(marks), "charts": step_charts(steps, pictures)}
+    views = any(row["with_views"] for row in rows)
+    charts = step_charts(steps, pictures)
+    return {"rows": rows, "paired": paired, "views": views, "marked": any(marks), "charts": charts}
 
 
 def _difference(mean: float, error: float) -> dict[str, str]:

@@ -15,15 +15,18 @@ def step_marks(steps: Sequence[Mapping[str, Any]]) -> list[str]:
     >>> step_marks([{"name": "head", "kept": True}, {"name": "all", "kept": False}, {"name": TTA, "kept": True}])
     ['the run holds this', 'no better: not used', 'used for the final figures']
     """
-    kept = [number for number, step in enumerate(steps) if step.get("kept") and step.get("name") != TTA]
+    phases = [(number, step) for number, step in enumerate(steps) if step.get("name") != TTA]
+    kept = [number for number, step in phases if step.get("kept")]
+    held = next((number for number, step in phases if step.get("held")), kept[-1] if kept else None)
     marks = []
     for number, step in enumerate(steps):
-        if step.get("kept") is False:
-            marks.append(NOT_USED)
-        elif step.get("kept") and step.get("name") == TTA:
-            marks.append(USED)
+        if step.get("name") == TTA:
+            marks.append(USED if step.get("kept") else NOT_USED if step.get("kept") is False else "")
+        elif number == held:
+            marks.append(HELD)
         else:
-            marks.append(HELD if kept[-1:] == [number] else "")
+            after = held is not None and number > held
+            marks.append(NOT_USED if after or step.get("kept") is False else "")
     return marks
 
 

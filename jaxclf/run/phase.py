@@ -1,9 +1,8 @@
 """One phase of a run: its loaders, activations computed once where it asks for them, its rate, its training."""
 
-import dataclasses
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jaxclf._progress import OnProgress, silent
 from jaxclf.config import CutName, Phase
@@ -14,23 +13,18 @@ from jaxclf.inference.features import extend_features, extract_features
 from jaxclf.inference.predict import predict
 from jaxclf.metrics import Predictions, summarize
 from jaxclf.models.trees import Tree, tree_digest
-from jaxclf.run.folder import append_metrics, write_rates, write_recipe
+from jaxclf.run.folder import append_metrics
 from jaxclf.run.head import describe_solution, solve_phase, solved_state
 from jaxclf.run.prepare import RunContext
 from jaxclf.run.processes import is_writer
-from jaxclf.run.recipes import default_lr
+from jaxclf.run.rates import with_rates
 from jaxclf.run.run_state import RunState
 from jaxclf.run.snapshots import restore_snapshot
 from jaxclf.run.summary import difference
 from jaxclf.training.events import Epoch, Snapshot
 from jaxclf.training.fit import train
-from jaxclf.training.lr_curve import LRCurve, Suggestion, suggestions
-from jaxclf.training.lr_finder import FINDER_LOW, find_lr, finder_steps
 from jaxclf.training.program import make_program
 from jaxclf.training.state import TrainState
-
-#: The rules that are asked for a rate where the settings' own does not apply. Not `steep`, which spreads too far.
-FALLBACKS = ("edge", "valley", "minimum")
 
 
 def run_phase(context: RunContext, run: RunState, variables: Tree, checkpoint: Path | None) -> Tree:
@@ -55,7 +49,7 @@ def run_phase(context: RunContext, run: RunState, variables: Tree, checkpoint: P
     if run.phase.solve:
         return _solve(context, run, variables)
     train_loader, valid_loader, cached = _loaders(context, run.phase, variables)
-    phase = _with_rates(context, run, variables, train_loader)
+    phase = with_rates(context, run, variables, train_loader)
     program = make_program(
         context.model, phase, train_loader, context.settings, phase_number=number, first_epoch=run.first_epoch
     )
@@ -200,84 +194,3 @@ def _bank(
         return extract_features(context.model, variables, loader, cut=phase.cut, on_progress=on_progress, **drawn)
     plain = _plain(context, phase.cut, variables, pictures, silent)
     return extend_features(plain, context.model, variables, loader, on_progress=on_progress, **drawn)
-
-
-class FoundRate(NamedTuple):
-    """What a learning-rate test said. `rule` is None where no rule applied, and `lr` then the default."""
-
-    phase: str
-    lr: float
-    rule: str | None
-    curve: LRCurve
-    suggestions: dict[str, Suggestion]
-    seconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        curve = {name: values.tolist() for name, values in self.curve._asdict().items() if hasattr(values, "tolist")}
-        return {
-            "phase": self.phase,
-            "lr": self.lr,
-            "rule": self.rule,
-            "seconds": self.seconds,
-            "reason": self.curve.reason,
-            "suggestions": {name: {"lr": s.lr, "reason": s.reason} for name, s in self.suggestions.items()},
-            "curve": curve,
-        }
-
-
-def _with_rates(context: RunContext, run: RunState, variables: Tree, train_loader: AnyLoader) -> Phase:
-    """The phase as it is really run, its rates found; the run's record is told."""
-    phase, lr = run.phase, run.previous_lr
-    if phase.lr_from == "find":
-        lr = _find_rate(context, run, variables, train_loader)
-    if phase.lr_from != "given":
-        if lr is None:
-            raise ValueError(f"phase {phase.name!r} takes the rate of the phase before it, and there is none")
-        phase = dataclasses.replace(phase, lrs=tuple(lr * ratio for ratio in phase.lrs), lr_from="given")
-    run.set_phase(phase)
-    if is_writer():
-        write_recipe(context.folder, run.recipe)
-        if run.rates:
-            write_rates(context.folder, run.rates)
-    return phase
-
-
-def _find_rate(context: RunContext, run: RunState, variables: Tree, train_loader: AnyLoader) -> float:
-    """The rate that a test suggests, told to the run's record; the default where a test is not worth its while."""
-    phase, settings, started = run.phase, context.settings, time.perf_counter()
-    default = default_lr(settings, solved=run.best is not None)
-    steps = finder_steps(phase, len(train_loader))
-    if not steps:
-        context.observer.note(
-            f"rate for {phase.name!r}: {default:.2g}, the default: with {phase.num_epochs * len(train_loader)} steps "
-            "the phase is shorter than a search for a rate; --lr sets another"
-        )
-        return default
-    with context.observer.task("finding the rate", steps) as progress:
-        curve = find_lr(
-            context.model,
-            variables,
-            train_loader,
-            lrs=phase.lrs,
-            frozen=phase.frozen,
-            low=FINDER_LOW,
-            num_steps=steps,
-            settings=settings,
-            augment=phase.augment,
-            on_progress=progress,
-        )
-    found = suggestions(curve)
-    first = ("edge" if run.best is not None else "valley") if settings.lr_rule == "auto" else settings.lr_rule
-    rules = (first, *(name for name in FALLBACKS if name != first))
-    rule = next((name for name in rules if found[name].lr is not None), None)
-    lr = found[rule].lr if rule is not None else default
-    assert lr is not None
-    suggested = f"no rule applies ({found[first].reason}); the default" if rule is None else f"rule {rule}"
-    most = default_lr(settings)
-    if settings.lr_rule == "auto" and run.best is not None and lr > most:
-        # Networks with BatchNorm in training hardly ever break: their test ends far above any rate that is of use.
-        suggested, lr = f"{suggested} ({lr:.2g}), which is capped", most
-    context.observer.note(f"rate for {phase.name!r}: {lr:.2g} by {suggested}, from {len(curve.lrs)} steps")
-    run.rates.append(FoundRate(phase.name, lr, rule, curve, found, time.perf_counter() - started).to_dict())
-    return lr

@@ -25,7 +25,7 @@ EIGHT_STEPS: dict[str, tuple[int, ...]] = {
     "all layers": (5, 6, 7, 8),
 }
 #: Rows of each picture in the bank that the second step solves: the plain one and augmented ones.
-BANK_VIEWS = 5
+BANK_VIEWS = 3
 #: Cycles without a lower validation loss after which the last phase of the eight steps ends.
 PATIENCE = 1
 

@@ -8,10 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxclf._progress import OnProgress
 from jaxclf.data.sources import DataSource, fingerprint
 from jaxclf.inference.predict import predict
-from jaxclf.inference.tta import predict_tta
 from jaxclf.metrics import (
     Predictions,
     accuracy_standard_error,
@@ -28,6 +26,7 @@ from jaxclf.run.outcome import TTA
 from jaxclf.run.prepare import RunContext, hardware, versions
 from jaxclf.run.processes import is_writer
 from jaxclf.run.run_state import RunState
+from jaxclf.run.selection import Selected, select_state, view_preset
 
 
 def finish(context: RunContext, run: RunState, variables: Tree) -> dict[str, Any]:
@@ -36,46 +35,46 @@ def finish(context: RunContext, run: RunState, variables: Tree) -> dict[str, Any
     Args:
       context: what all phases shared.
       run: whose phases have all ended.
-      variables: those of the phase that ended best.
+      variables: those of the phase that ended best on plain pictures.
 
     Returns:
       What `summary.json` holds.
     """
-    splits, spec, latest = context.prepared.splits, context.prepared.spec, run.latest
-    assert latest is not None  # there is a phase
-    names = [splits.valid.name(int(index)) for index in latest.index]
+    splits, spec, started = context.prepared.splits, context.prepared.spec, time.perf_counter()
+    selected = select_state(context, run, variables)
+    names = [splits.valid.name(int(index)) for index in selected.plain.index]
     if is_writer():
-        write_predictions(context.folder, latest, names, spec.classes)
-    figures = _figures(context, run, variables, latest)
+        write_predictions(context.folder, selected.plain, names, spec.classes)
+    figures = _figures(context, run, selected, time.perf_counter() - started)
     context.keeper.wait()
-    summary = figures | _about(context, run, variables)
+    summary = figures | _about(context, run, selected)
     if is_writer():
         write_summary(context.folder, summary)
     return summary
 
 
-def _figures(context: RunContext, run: RunState, variables: Tree, latest: Predictions) -> dict[str, Any]:
+def _figures(context: RunContext, run: RunState, selected: Selected, seconds: float) -> dict[str, Any]:
     """What the run brought: its phases, test-time augmentation, the test part, calibration."""
-    settings, splits = context.settings, context.prepared.splits
-    assert run.best is not None  # there is a phase
-    held, tta = run.steps[run.best], None
-    steps, final = list(run.steps), {"name": held["name"], "loss": held["loss"], "accuracy": held["accuracy"]}
-    if settings.tta_views:
-        started = time.perf_counter()
-        context.observer.note(f"test-time augmentation: the plain picture and {settings.tta_views} views")
-        total = len(latest.labels) * (settings.tta_views + 1)
-        with context.observer.task("test-time augmentation", total) as progress:
-            tta = _score_tta(context, run, variables, latest, progress)
+    settings, splits, plain = context.settings, context.prepared.splits, selected.plain
+    held, tta = run.steps[selected.number], None
+    steps, final = _steps(run, selected), {name: held[name] for name in ("name", "loss", "accuracy")}
+    if selected.views is not None:
+        tta = {
+            **selected.scores[selected.number],
+            "num_views": settings.tta_views,
+            "augment": view_preset(run.recipe),
+            **difference(plain, selected.views),
+            "used": selected.uses_views,
+        }
         brought = {name: tta[name] for name in ("loss", "accuracy", "loss_difference")}
-        tta["used"] = tta["loss"] < held["loss"]
-        steps.append({"name": TTA, "seconds": time.perf_counter() - started, **brought, "kept": tta["used"]})
+        steps.append({"name": TTA, "seconds": seconds, **brought, "kept": tta["used"]})
         if tta["used"]:
             final = {"name": TTA, "loss": tta["loss"], "accuracy": tta["accuracy"]}
     return {
         "accuracy": held["accuracy"],
         "loss": held["loss"],
         "final": final,
-        **(_multi_label_figures(latest) if latest.multi_label else {}),
+        **(_multi_label_figures(plain) if plain.multi_label else {}),
         "num_classes": len(splits.train.classes),
         "classes": list(splits.train.classes),
         "num_train": len(splits.train) - len(context.bad["train"]),
@@ -83,19 +82,29 @@ def _figures(context: RunContext, run: RunState, variables: Tree, latest: Predic
         "seconds": run.total_seconds(),
         "steps": steps,
         "tta": tta,
-        **_judge_test(context, variables),
-        "calibration": _score_calibration(latest, settings.seed),
+        **_judge_test(context, selected.variables),
+        "calibration": _score_calibration(plain, settings.seed),
     }
 
 
-def _about(context: RunContext, run: RunState, variables: Tree) -> dict[str, Any]:
+def _steps(run: RunState, selected: Selected) -> list[dict[str, Any]]:
+    """The phases' steps, with what test-time augmentation makes of their ends, and which one the run holds."""
+    steps = []
+    for number, step in enumerate(run.steps):
+        scores = selected.scores.get(number)
+        views = {} if scores is None else {"tta": {name: scores[name] for name in ("loss", "accuracy")}}
+        steps.append({**step, **views, "held": number == selected.number})
+    return steps
+
+
+def _about(context: RunContext, run: RunState, selected: Selected) -> dict[str, Any]:
     """What the run was made of, and where what it made is."""
     splits, pretrained = context.prepared.splits, context.prepared.pretrained
     return {
         "rates": [{name: rate[name] for name in ("phase", "lr", "rule", "seconds")} for rate in run.rates],
         "cached": run.cached,
-        "checkpoint": f"{CHECKPOINTS}/phase{(run.best or 0) + 1}",
-        "best": run.steps[run.best or 0]["name"],
+        "checkpoint": f"{CHECKPOINTS}/phase{selected.number + 1}",
+        "best": run.steps[selected.number]["name"],
         "data": {"path": context.data, "layout": splits.layout, "fingerprint": fingerprint(splits.whole)},
         "skipped_images": {
             part: [{"name": picture.name, "reason": picture.reason} for picture in pictures]
@@ -103,7 +112,7 @@ def _about(context: RunContext, run: RunState, variables: Tree) -> dict[str, Any
         },
         "weights": pretrained.config.origin if pretrained is not None else "none (from scratch)",
         "seed": context.settings.seed,
-        "num_parameters": num_parameters(variables["params"]),
+        "num_parameters": num_parameters(selected.variables["params"]),
         "precision": context.prepared.spec.precision,
         "hardware": hardware(),
         "versions": versions(),
@@ -114,24 +123,6 @@ def difference(before: Predictions, after: Predictions) -> dict[str, Any]:
     """`loss_difference`: [mean, standard error] of the per-image loss, after - before; below 0 is better."""
     compared = compare_predictions(before, after)
     return {"loss_difference": [float(compared.loss.mean), float(compared.loss.standard_error)]}
-
-
-def _score_tta(
-    context: RunContext, run: RunState, variables: Tree, plain: Predictions, on_progress: OnProgress
-) -> dict[str, Any]:
-    """Figures of test-time augmentation, and its paired difference to the plain pictures' predictions."""
-    settings = context.settings
-    augment = next((phase.augment for phase in reversed(run.recipe.phases) if phase.augment != "none"), "side_on")
-    views = predict_tta(
-        context.model,
-        variables,
-        context.loaders.valid[settings.image_size],
-        num_views=settings.tta_views,
-        augment=augment,
-        seed=settings.seed,
-        on_progress=on_progress,
-    )._replace(threshold=settings.threshold)
-    return {**summarize(views), "num_views": settings.tta_views, "augment": augment, **difference(plain, views)}
 
 
 def _score_calibration(predictions: Predictions, seed: int) -> dict[str, Any] | None:

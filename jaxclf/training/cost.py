@@ -190,9 +190,11 @@ def phase_costs(recipe: Recipe, num_train: int, num_classes: int, *, num_valid: 
     picture = functools.cache(functools.partial(forward_flops, model))
     unit = steps * one_step(image_size=settings.image_size)
     costs = []
-    for phase in recipe.phases:
+    for number, phase in enumerate(recipe.phases):
         size = phase.image_size or settings.image_size
-        num_steps = phase.num_epochs * steps + (finder_steps(phase, steps) if phase.lr_from == "find" else 0)
+        narrow = settings.lr_rule == "auto" and number > 0
+        tested = finder_steps(phase, steps, narrow=narrow) if phase.lr_from == "find" else 0
+        num_steps = phase.num_epochs * steps + tested
         flops = num_steps * one_step(image_size=size, frozen=phase.frozen, start=phase.cut)
         known = "pooled" if phase.head_only else None
         flops += phase.num_epochs * num_valid * picture(image_size=size, start=phase.cut or known)

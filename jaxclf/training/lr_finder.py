@@ -48,20 +48,42 @@ __all__ = [
 
 #: The test's own place among the random keys: no run has so many phases.
 PHASE_NUMBER = 2**31 - 1
-#: Steps of the learning-rate test before a phase, and its first rate.
-FINDER_STEPS, FINDER_LOW = 100, 1e-5
+#: Steps of a run's learning-rate test over six decades of rates, and over the three that matter to a standing head:
+#: equally many in a decade.
+WIDE_STEPS, NARROW_STEPS = 100, 50
 #: Steps per block of fetched losses; the curve does not depend on it.
 FETCH_EVERY = 10
 
 
-def finder_steps(phase: Phase, steps_per_epoch: int) -> int:
-    """Steps of the test before a phase: `FINDER_STEPS`, or 0 where it would cost more than the training it serves.
+class RateRange(NamedTuple):
+    """What a run's test goes through: first and last rate of the last group, and steps."""
 
-    That is so where the phase sees pictures and is shorter itself. Fewer steps are no way out: with 42 the rate that
-    `valley` reads off spreads 16-fold over seeds.
+    low: float
+    high: float
+    num_steps: int
+
+
+def rate_range(highest: float | None = None) -> RateRange:
+    """The range of a run's test: all rates, or those below ten times the `highest` that it would take anyway.
+
+    >>> rate_range()
+    RateRange(low=1e-05, high=10.0, num_steps=100)
+    >>> rate_range(0.01)
+    RateRange(low=0.0001, high=0.1, num_steps=50)
     """
-    worth = phase.cut is not None or phase.num_epochs * steps_per_epoch >= FINDER_STEPS
-    return FINDER_STEPS if worth else 0
+    return (
+        RateRange(1e-5, 10.0, WIDE_STEPS) if highest is None else RateRange(highest / 100, highest * 10, NARROW_STEPS)
+    )
+
+
+def finder_steps(phase: Phase, steps_per_epoch: int, *, narrow: bool = False) -> int:
+    """Steps of the test before a phase, or 0 where it would cost more than the training it serves.
+
+    That is so where the phase sees pictures and is shorter itself. Fewer steps are no way out: with 42 over six decades
+    the rate that `valley` reads off spreads 16-fold over seeds.
+    """
+    num_steps = NARROW_STEPS if narrow else WIDE_STEPS
+    return num_steps if phase.cut is not None or phase.num_epochs * steps_per_epoch >= num_steps else 0
 
 
 def find_lr(

@@ -7,7 +7,7 @@ import pytest
 from commands import run
 
 from jaxclf.cli import demo
-from jaxclf.run import phase
+from jaxclf.run import rates
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def small(monkeypatch, small10t, weights_file):
         return dataclasses.replace(full, settings=settings, phases=phases)
 
     monkeypatch.setattr(demo, "demo_recipe", short)
-    monkeypatch.setattr(phase, "finder_steps", lambda *args: 20)
+    monkeypatch.setattr(rates, "finder_steps", lambda *args, **options: 20)
     monkeypatch.setattr(demo, "NUM_TRAIN", 40)
     monkeypatch.setattr(demo, "NUM_VALID", 20)
 

@@ -323,7 +323,7 @@ def test_a_solved_head_shows_its_ridge_and_needs_no_curves():
     text = page.text[page.text.index("Ridges of the solved heads") :]
     assert text.index("head, precomputed") < text.index("head, augmented")
     assert "Rate, loss and accuracy" not in text and "Learning-rate tests" not in text
-    assert "solved, the ridge by cross-validation" in text and "side_on, 5 views" in text and "0 in 1 cycle" not in text
+    assert "solved, the ridge by cross-validation" in text and "side_on, 3 views" in text and "0 in 1 cycle" not in text
 
 
 def test_defaults_that_follow_the_number_of_photos_are_not_chosen():

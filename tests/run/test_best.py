@@ -1,10 +1,12 @@
 """A run holds what its best phase ended with; solved heads are phases like any other."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,12 +17,17 @@ import jaxclf
 from jaxclf import plots
 from jaxclf.cli.terminal import better_step
 from jaxclf.config import Phase, Recipe, Settings
+from jaxclf.data.loader import loader_for
+from jaxclf.data.splits import open_data
 from jaxclf.inference.predict import predict
+from jaxclf.inference.tta import predict_tta
+from jaxclf.inference.view_activations import view_activations
 from jaxclf.metrics import Predictions, summarize
-from jaxclf.run import summary as endings
+from jaxclf.run import selection
 from jaxclf.run.checkpoint_file import load_part, load_variables
 from jaxclf.run.load import load_run
 from jaxclf.run.observer import Observer
+from jaxclf.run.outcome import HELD, NOT_USED, TTA, USED, step_marks
 from jaxclf.run.recipes import BANK_VIEWS, BODY, eight_steps, head_only, progressive
 from jaxclf.run.run import run_recipe
 from jaxclf.run.run_state import RunState
@@ -187,15 +194,96 @@ def test_augmented_views_count_where_they_lower_the_loss(photos, recipe, tmp_pat
         found = predict(model, variables, loader)
         return found._replace(logits=found.logits * np.float32(factor))
 
-    monkeypatch.setattr(endings, "predict_tta", views)
+    monkeypatch.setattr(selection, "predict_tta", views)
     settings = dataclasses.replace(recipe.settings, tta_views=1)
     summary = run_recipe(photos, tmp_path / "run", Recipe(settings, (SOLVED,)))
     assert summary["accuracy"] == 1.0
     assert summary["tta"]["used"] is used is summary["steps"][-1]["kept"] is (summary["tta"]["loss"] < summary["loss"])
-    name = endings.TTA if used else "solved"
+    name = TTA if used else "solved"
     counts = summary["tta"] if used else summary
     assert summary["final"] == {"name": name, "loss": counts["loss"], "accuracy": counts["accuracy"]}
     assert summary["loss"] == summary["steps"][0]["loss"] and summary["best"] == "solved", "one picture, one prediction"
+
+
+@pytest.fixture
+def favour_worse(monkeypatch):
+    """Test-time augmentation lowers the loss of the phase "worse" below all others', and raises every other's."""
+
+    def views(model, variables, loader, **options):
+        found = predict(model, variables, loader)
+        kernel = variables["params"]["head"]["fc_pools"]["kernel"]
+        sure = np.eye(2, dtype=np.float32)[found.labels] * 20.0
+        return found._replace(logits=sure if float(jnp.abs(kernel).max()) > 5.0 else found.logits * 0.1)
+
+    monkeypatch.setattr(selection, "predict_tta", views)
+
+
+def test_a_run_holds_the_phase_that_is_best_with_augmented_views(
+    worsened, mixed_up, recipe, tmp_path, monkeypatch, favour_worse
+):
+    """And still each phase has started from the best on plain pictures."""
+    recipe = dataclasses.replace(recipe, settings=dataclasses.replace(recipe.settings, tta_views=2))
+    out, observer = tmp_path / "run", Notes()
+    summary = run_recipe(mixed_up, out, recipe, observer=observer)
+    solved, worse, still, last, views = summary["steps"]
+    before = [{name: step[name] for name in ("loss", "kept")} for step in worsened[1]["steps"]]
+    assert [{name: step[name] for name in ("loss", "kept")} for step in summary["steps"][:-1]] == before
+    assert [step["held"] for step in (solved, worse, still, last)] == [False, True, False, False]
+    assert summary["best"] == "worse" and summary["checkpoint"] == "checkpoints/phase2"
+    assert (summary["loss"], summary["accuracy"]) == (worse["loss"], worse["accuracy"])
+    assert worse["tta"]["loss"] < 1e-6 < solved["loss"] < solved["tta"]["loss"] == still["tta"]["loss"]
+    assert views["kept"] and views["loss"] == worse["tta"]["loss"] == summary["final"]["loss"]
+    assert views["loss_difference"][0] == pytest.approx(views["loss"] - worse["loss"], rel=1e-5)
+    with np.load(out / "predictions.npz") as saved:
+        predictions = Predictions(saved["logits"], saved["labels"], saved["index"])
+    assert summarize(predictions)["loss"] == worse["loss"]
+    assert_same(load_run(out).variables, phase_variables(out, 2))
+    assert any("'worse' has a lower validation loss with test-time augmentation" in note for note in observer.notes)
+    assert step_marks(summary["steps"]) == ["", HELD, NOT_USED, NOT_USED, USED]
+    told = better_step(summary)
+    assert told.startswith("the run holds what 'worse' ended with") and f"{last['tta']['loss']:.4f}) against" in told
+
+    for name in ("summary.json", "predictions.npz"):  # killed at the very end
+        (out / name).unlink()
+    run_recipe(mixed_up, out, recipe, resume=True)
+    again = json.loads((out / "summary.json").read_text())
+    assert again["best"] == "worse" and again["final"] == summary["final"]
+
+
+def test_heads_on_one_body_share_its_views_and_are_judged_as_alone(mixed_up, recipe, tmp_path, monkeypatch):
+    """The body sees the validation pictures' views once, and each head scores what predict_tta gives it."""
+    bodies = []
+
+    def counted(*args, **options):
+        bodies.append(options["num_views"])
+        return view_activations(*args, **options)
+
+    monkeypatch.setattr(selection, "view_activations", counted)
+    settings = dataclasses.replace(recipe.settings, tta_views=3)
+    moves = Phase("all", (0.001,) * 3, augment="side_on", cut=None)
+    seen = []
+    observer = Notes()
+    observer.task = lambda name, total: contextlib.nullcontext(lambda done, total: seen.append((name, done, total)))
+    summary = run_recipe(mixed_up, tmp_path / "run", Recipe(settings, (SOLVED, WORSE, moves)), observer=observer)
+    assert bodies == [3]
+    at = [(done, total) for name, done, total in seen if name == TTA]
+    assert at == sorted(at) and at[-1][0] == at[-1][1] == 2 * 4 * summary["num_valid"]
+    run = load_run(tmp_path / "run")
+    splits = open_data(mixed_up, valid_fraction=settings.valid_fraction, seed=0)
+    loader = loader_for(splits.valid, run.recipe.settings, run.spec.preprocess, train=False, cache="memory")
+    for number in (1, 2, 3):
+        alone = predict_tta(run.model, phase_variables(tmp_path / "run", number), loader, num_views=3)
+        scores = summarize(alone)
+        assert summary["steps"][number - 1]["tta"]["loss"] == pytest.approx(scores["loss"], rel=1e-5)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=6))
+def test_what_a_run_may_end_with_comes_after_the_last_phase_on_the_way(on_the_way):
+    steps = [{"on_the_way": way} for way in on_the_way]
+    found = list(selection.candidates(RunState(Recipe(Settings(), (STILL,) * len(steps)), steps=steps)))
+    assert found[-1] == len(steps) - 1
+    assert found == [len(steps) - 1] or not any(on_the_way[number] for number in found)
+    assert found[0] == 0 or on_the_way[found[0] - 1] or on_the_way[found[0]]
 
 
 def test_a_solved_phase_is_in_the_record_and_in_the_summary(worsened):

@@ -13,7 +13,7 @@ from commands import run
 
 from jaxclf import report
 from jaxclf.config import Settings, to_json
-from jaxclf.run import phase
+from jaxclf.run import rates
 from jaxclf.run.recipes import eight_steps
 from jaxclf.training.shared import shared_step
 
@@ -39,7 +39,7 @@ def test_a_run_of_eight_steps_is_repeated_to_the_bit(
     and runs."""
     path = short(head, tmp_path, weights_file)
     shared_step.cache_clear()
-    monkeypatch.setattr(phase, "finder_steps", lambda *args: 20)
+    monkeypatch.setattr(rates, "finder_steps", lambda *args, **options: 20)
     monkeypatch.setattr(report, "write_report", lambda *args, **kwargs: None)  # not what is looked at here
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         assert run("fit", photos, "--out", tmp_path / "first", "--recipe", path) == 0
