@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
+from jaxclf._jax import jit_network
 from jaxclf._progress import OnProgress
 from jaxclf.augment import make_augment, normalize
 from jaxclf.config import CUTS, AugmentName, cut_prefix
@@ -115,11 +116,11 @@ def make_extract_step(model: Classifier, loader: Loader, plan: Plan) -> ExtractS
         stored = values.astype(plan.dtype)
         return stored, jnp.isfinite(stored).reshape(len(stored), -1).all(1)
 
-    @jax.jit
+    @jit_network
     def plain(variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         return finish(variables, middle(jax.random.key(0), images))
 
-    @jax.jit
+    @jit_network
     def augmented(variables: Any, images: jax.Array, index: jax.Array, view: int) -> tuple[jax.Array, jax.Array]:
         key = jax.random.fold_in(jax.random.key(plan.seed, impl="threefry2x32"), view)
         keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(index)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxclf._jax import jit_network
 from jaxclf._progress import OnProgress
 from jaxclf.augment import normalize, to_float
 from jaxclf.config import Preprocess
@@ -39,7 +40,7 @@ def make_predict_step(model: Classifier, *, preprocess: Preprocess, start: str |
 
 @functools.lru_cache(maxsize=16)
 def _predict_step(model: Classifier, preprocess: Preprocess, start: str | None) -> PredictStep:
-    @jax.jit
+    @jit_network
     def predict_step(variables: Any, images: jax.typing.ArrayLike) -> jax.Array:
         inputs = jnp.asarray(images)
         if start is None:

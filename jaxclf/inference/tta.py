@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf._jax import jit_network
 from jaxclf._progress import OnProgress
 from jaxclf.augment import Augment, make_augment, normalize
 from jaxclf.config import Preprocess
@@ -173,7 +174,7 @@ def _view_step(model: Classifier, preprocess: Preprocess, augment: str | Augment
         make_augment(augment, preprocess.image_size, shown=preprocess.shown) if isinstance(augment, str) else augment
     )
 
-    @jax.jit
+    @jit_network
     def view_step(
         variables: Any, images: jax.typing.ArrayLike, index: jax.typing.ArrayLike, key: jax.Array, view: int
     ) -> jax.Array:

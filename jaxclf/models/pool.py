@@ -1,5 +1,7 @@
 """Pools: the stem's maximum, the D variants' 2x2 mean, and both global pools with the half of them a head may want."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,14 +9,54 @@ import numpy as np
 from jaxclf.models.conv import shifted
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def max_pool(x: jax.Array, size: int = 3, stride: int = 2, padding: int = 1) -> jax.Array:
-    """Maximum over `size` x `size` windows of [b, h, w, c], padded with -inf; of equal maxima each gets a share of the
-    gradient. As shifted maxima, whose gradient takes 18 ms on a CPU where that of `reduce_window` takes 111."""
-    out: jax.Array | None = None
-    for view in shifted(x, (size, size), (stride, stride), ((padding, padding),) * 2, fill=-jnp.inf):
-        out = view if out is None else jnp.maximum(out, view)
-    assert out is not None  # a window has at least one position
-    return out
+    """Maximum over `size` x `size` windows of [b, h, w, c], padded with -inf.
+
+    Of equal maxima the first, row by row, gets the gradient, as in torch. The gradient follows the winner's number,
+    kept in a byte: on a CPU that takes a third of what the gradient of `reduce_window` takes, and half of that of
+    shifted maxima.
+    """
+    return _winners(x, size, stride, padding)[0]
+
+
+def _winners(x: jax.Array, size: int, stride: int, padding: int) -> tuple[jax.Array, jax.Array]:
+    """The maxima, and uint8 of the same shape: which of a window's positions each comes from."""
+    first, *others = shifted(x, (size, size), (stride, stride), ((padding, padding),) * 2, fill=-jnp.inf)
+    largest, winner = first, jnp.zeros(first.shape, jnp.uint8)
+    for number, view in enumerate(others, 1):
+        winner = jnp.where(view > largest, jnp.uint8(number), winner)
+        largest = jnp.maximum(largest, view)
+    return largest, winner
+
+
+def _max_pool_forward(
+    x: jax.Array, size: int, stride: int, padding: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    largest, winner = _winners(x, size, stride, padding)
+    return largest, (winner, jnp.zeros((*x.shape[1:3], 0)))  # empty: only its shape is wanted
+
+
+def _max_pool_backward(
+    size: int, stride: int, padding: int, kept: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array]:
+    """Each position of the windows gets back what it won, spread out to where the windows saw it."""
+    winner, empty = kept
+    total = None
+    for number in range(size * size):
+        won = jnp.where(winner == number, gradient, 0.0)
+        edges = [(0, 0, 0), (0, 0, 0)]
+        for axis, offset in enumerate(divmod(number, size)):
+            side, windows = empty.shape[axis], gradient.shape[axis + 1]
+            before, last = offset - padding, offset - padding + (windows - 1) * stride
+            edges.insert(axis + 1, (before, side - 1 - last, stride - 1))
+        spread = jax.lax.pad(won, jnp.zeros((), gradient.dtype), edges)
+        total = spread if total is None else total + spread
+    assert total is not None  # a window has at least one position
+    return (total,)
+
+
+max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 def average_pool_2x2(x: jax.Array) -> jax.Array:

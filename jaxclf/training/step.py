@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from jaxclf._jax import jit_network
 from jaxclf.augment import Augment, Mix, make_augment, normalize
 from jaxclf.config import Preprocess, Settings, check_frozen, cut_prefix
 from jaxclf.data.batches import Batch
@@ -128,7 +129,7 @@ def make_train_step(
         step = state.step + applied.astype(jnp.int32)
         return TrainState(step, params, batch_stats, opt_state, failed_at, ema), metrics
 
-    return jax.jit(train_step, donate_argnums=0, out_shardings=None if mesh is None else replicated(mesh))
+    return jit_network(train_step, donate_argnums=0, out_shardings=None if mesh is None else replicated(mesh))
 
 
 class _Examples(NamedTuple):

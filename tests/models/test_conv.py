@@ -63,3 +63,22 @@ def test_max_pool_is_flax_max_pool(shape):
     gradients = [jax.grad(lambda x, f=f: (f(x) ** 2).sum())(x) for f in (max_pool, theirs)]
     np.testing.assert_allclose(*gradients, rtol=1e-6)
     assert max_pool(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("side", "size", "stride", "padding"), [(8, 3, 2, 1), (7, 3, 2, 1), (9, 2, 2, 0), (6, 3, 1, 1)]
+)
+def test_of_equal_maxima_the_first_gets_the_gradient(side, size, stride, padding):
+    """As in torch: by hand, window after window, on small whole numbers, among which there are many ties."""
+    draws = np.random.default_rng(side)
+    x = draws.integers(0, 3, (2, side, side + 1, 3)).astype(np.float32)
+    pooled, back = jax.vjp(lambda x: max_pool(x, size, stride, padding), x)
+    upstream = draws.normal(size=pooled.shape).astype(np.float32)
+    expected = np.zeros_like(x)
+    padded = np.pad(x, ((0, 0), (padding,) * 2, (padding,) * 2, (0, 0)), constant_values=-np.inf)
+    for b, i, j, c in np.ndindex(*pooled.shape):
+        window = padded[b, i * stride : i * stride + size, j * stride : j * stride + size, c]
+        assert pooled[b, i, j, c] == window.max()
+        row, column = np.unravel_index(window.argmax(), window.shape)  # the first
+        expected[b, i * stride + row - padding, j * stride + column - padding, c] += upstream[b, i, j, c]
+    np.testing.assert_allclose(back(upstream)[0], expected, atol=1e-6)
