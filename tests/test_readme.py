@@ -15,6 +15,8 @@ import pytest
 from commands import run
 from conftest import REPOSITORY
 
+from jaxclf.training.lr_finder import RateRange
+
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in (REPOSITORY / "docs").glob("*.md")} | {"": README}
 
@@ -52,7 +54,8 @@ def home(tmp_path_factory, _hardly_optimised):
     write_drawings(folder / "jaxclf-demo" / "drawings-0", num_train=24, num_valid=8, size=40)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr("jaxclf.run.rates.finder_steps", lambda *args, **options: 20)
+        patch.setattr("jaxclf.run.rates.finder_range", lambda *args, **options: RateRange(1e-5, 10.0, 20))
+        patch.setattr("jaxclf.run.rates.worth_a_test", lambda *args: True)
         for line in blocks("sh")[1].strip().splitlines():
             words = shlex.split(line.replace("--image-size 96", "--image-size 32 --batch-size 8"), comments=True)
             with contextlib.redirect_stdout(io.StringIO()) as output:

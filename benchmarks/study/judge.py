@@ -4,9 +4,9 @@ The pictures are halved. What a run chooses (which state of the whole run, test-
 on one half, the figures are the other's, then the halves swap: every picture is judged once, by a choice that never saw
 it. Whoever chooses nothing is judged on both halves as on the whole.
 
-The states are those a run has left: its phases' ends and its cycles'. That is right as long as the validation pictures
-decide nothing else, and nearly right otherwise: patience, and a phase that itself goes back to its best epoch, have
-looked at both halves.
+The states are those a run may end with: its phases' ends. That is right as long as the validation pictures decide
+nothing else, and nearly right otherwise: a phase that itself goes back to its best epoch has looked at both halves, and
+so has a later phase in what it starts from.
 """
 
 from collections.abc import Sequence

@@ -41,13 +41,16 @@ def judged_turn(said: Said, record: Mapping[str, Any]) -> Turn:
     if len(said.names) == 1 and (said.plain == said.augmented).all():
         return Turn(record, said.files, said.labels, augmented.of(0), [], (), [])
     first_half = halves(said.labels)
+    ended = [k for k, name in enumerate(said.names) if ", epoch " not in name]  # a run ends with a phase's end
+    names = [str(said.names[k]) for k in ended]
+    plain, augmented = (Scores(*(field[ended] for field in scores)) for scores in (plain, augmented))
     final, choices = judge(plain, augmented, first_half)
     chosen, _ = judge(plain, plain, first_half)
-    ends = [(str(name), plain.of(k)) for k, name in enumerate(said.names) if ", epoch " not in name]
+    ends = [(name, plain.of(k)) for k, name in enumerate(names)]
     steps = [*ends, (CHOSEN, chosen), (AUGMENTED, final)]
 
     def named(choice: Choice) -> tuple[str, bool]:
-        return str(said.names[choice.state]), choice.augmented
+        return names[choice.state], choice.augmented
 
     held = choose(plain, augmented).state  # what the run itself, which looks at all pictures, ends with
     own = [*ends, ("test-time augmentation", augmented.of(held))]

@@ -13,7 +13,7 @@ from jaxclf.run.processes import is_writer
 from jaxclf.run.recipes import default_lr
 from jaxclf.run.run_state import RunState
 from jaxclf.training.lr_curve import LRCurve, Suggestion, suggestions
-from jaxclf.training.lr_finder import find_lr, finder_steps, rate_range
+from jaxclf.training.lr_finder import HIGHEST_RATE, find_lr, finder_range, worth_a_test
 
 #: The rules that are asked for a rate where the settings' own does not apply. Not `steep`, which spreads too far.
 FALLBACKS = ("edge", "valley", "minimum")
@@ -63,23 +63,20 @@ def with_rates(context: RunContext, run: RunState, variables: Tree, train_loader
 def find_rate(context: RunContext, run: RunState, variables: Tree, train_loader: AnyLoader) -> float:
     """The rate that a test suggests, told to the run's record; the default where a test is not worth its while.
 
-    Unless a rule is asked for, a phase that goes on from a standing head tests the rates up to ten times the default
-    of pretrained networks only, and takes a tenth of the one where the loss leaves, or that default where it does not:
-    networks with BatchNorm in training hardly ever break, and their test then ends far above any rate that is of use.
+    Unless a rule is asked for, a phase that goes on from a standing head takes a third of the rate at which the loss
+    leaves, and `HIGHEST_RATE` at most; where no rate up to ten times that makes it leave, the default. Networks with BatchNorm in training
+    hardly ever break, and a test of all rates would end far above any that is of use.
     """
-    phase, settings, started = run.phase, context.settings, time.perf_counter()
-    stands = run.best is not None
-    default, narrow = default_lr(settings, solved=stands), stands and settings.lr_rule == "auto"
-    most = default_lr(settings) if narrow else None
-    steps = finder_steps(phase, len(train_loader), narrow=narrow)
-    if not steps:
+    phase, settings, started, stands = run.phase, context.settings, time.perf_counter(), run.best is not None
+    over = finder_range(settings, stands=stands)
+    if not worth_a_test(phase, len(train_loader), over):
+        default = default_lr(settings, solved=stands)
         context.observer.note(
             f"rate for {phase.name!r}: {default:.2g}, the default: with {phase.num_epochs * len(train_loader)} steps "
             "the phase is shorter than a search for a rate; --lr sets another"
         )
         return default
-    over = rate_range(most)._replace(num_steps=steps)
-    with context.observer.task("finding the rate", steps) as progress:
+    with context.observer.task("finding the rate", over.num_steps) as progress:
         curve = find_lr(
             context.model,
             variables,
@@ -92,19 +89,14 @@ def find_rate(context: RunContext, run: RunState, variables: Tree, train_loader:
             on_progress=progress,
         )
     found = suggestions(curve)
-    first = ("edge" if stands else "valley") if settings.lr_rule == "auto" else settings.lr_rule
-    rules = (first, *(name for name in FALLBACKS if name != first))
+    auto = settings.lr_rule == "auto"
+    first = ("edge" if stands else "valley") if auto else settings.lr_rule
+    rules = (first, *(name for name in FALLBACKS if name != first and not (auto and stands)))
     rule = next((name for name in rules if found[name].lr is not None), None)
-    if most is not None and rule != "edge":
-        rule, lr, suggested = (
-            None,
-            most,
-            f"the highest that a run takes by itself: no rate up to {over.high:.2g} broke it",
-        )
-    elif rule is None:
-        lr, suggested = default, f"the default: no rule applies ({found[first].reason})"
-    else:
-        lr, suggested = float(found[rule]), f"by rule {rule}"
+    lr = default_lr(settings) if rule is None else float(found[rule])
+    if auto and stands:
+        lr = min(lr, HIGHEST_RATE[settings.optimizer])
+    suggested = f"the default: {found[first].reason}" if rule is None else f"by rule {rule}"
     context.observer.note(f"rate for {phase.name!r}: {lr:.2g}, {suggested}, from {len(curve.lrs)} steps")
     run.rates.append(FoundRate(phase.name, lr, rule, curve, found, time.perf_counter() - started).to_dict())
     return lr

@@ -26,8 +26,6 @@ EIGHT_STEPS: dict[str, tuple[int, ...]] = {
 }
 #: Rows of each picture in the bank that the second step solves: the plain one and augmented ones.
 BANK_VIEWS = 3
-#: Cycles without a lower validation loss after which the last phase of the eight steps ends.
-PATIENCE = 1
 
 
 def default_lr(settings: Settings, *, solved: bool = False) -> float:
@@ -43,7 +41,7 @@ def eight_steps(
 
     The steps by number: augmentation on, and precompute (1); find a rate (2); the head from precomputed activations,
     2 epochs (3), and with augmentation, 3 epochs (4); unfreeze (5), earlier layers at lower rates (6); find a rate
-    again (7); cycles of 1, 2 and 4 epochs of all layers until over-fitting, of which the best epoch is kept (8).
+    again (7); cycles of 1, 2 and 4 epochs of all layers, whose end is used if it is better than the heads (8).
     Without pretrained weights there is nothing to freeze: one phase at one rate.
 
     Args:
@@ -65,7 +63,7 @@ def eight_steps(
             Phase(precomputed, frozen=BODY, augment="none", cut="pooled", num_cycles=2, **rates),
             Phase(augmented, frozen=BODY, num_cycles=3, **again),
         )
-    last = Phase(everything, keep_best=True, patience=PATIENCE, **_cycles(epochs, 3), **rates)
+    last = Phase(everything, **_cycles(epochs, 3), **rates)
     return Recipe(settings, (*heads, last))
 
 

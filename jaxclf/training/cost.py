@@ -19,7 +19,7 @@ from jaxclf.models.classifier import Classifier, create_classifier, init_variabl
 from jaxclf.models.trees import Tree, combine, num_parameters, partition
 from jaxclf.schedules import constant
 from jaxclf.training.flops import count_flops, products
-from jaxclf.training.lr_finder import finder_steps
+from jaxclf.training.lr_finder import finder_range, worth_a_test
 from jaxclf.training.optimizer import make_transformation
 
 #: What can be frozen and leaves something to train: nothing, the stem, .., the whole body.
@@ -192,9 +192,9 @@ def phase_costs(recipe: Recipe, num_train: int, num_classes: int, *, num_valid: 
     costs = []
     for number, phase in enumerate(recipe.phases):
         size = phase.image_size or settings.image_size
-        narrow = settings.lr_rule == "auto" and number > 0
-        tested = finder_steps(phase, steps, narrow=narrow) if phase.lr_from == "find" else 0
-        num_steps = phase.num_epochs * steps + tested
+        num_steps = phase.num_epochs * steps
+        if phase.lr_from == "find" and worth_a_test(phase, steps, over := finder_range(settings, stands=number > 0)):
+            num_steps += over.num_steps
         flops = num_steps * one_step(image_size=size, frozen=phase.frozen, start=phase.cut)
         known = "pooled" if phase.head_only else None
         flops += phase.num_epochs * num_valid * picture(image_size=size, start=phase.cut or known)

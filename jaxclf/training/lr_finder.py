@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -48,9 +49,10 @@ __all__ = [
 
 #: The test's own place among the random keys: no run has so many phases.
 PHASE_NUMBER = 2**31 - 1
-#: Steps of a run's learning-rate test over six decades of rates, and over the three that matter to a standing head:
-#: equally many in a decade.
-WIDE_STEPS, NARROW_STEPS = 100, 50
+#: A run's learning-rate test: its first rate, the last one where nothing is known, and the steps between these two.
+FIRST_RATE, LAST_RATE, WIDE_STEPS = 1e-5, 10.0, 100
+#: The highest rate that a run with a standing head takes by itself: its networks break above.
+HIGHEST_RATE = {"sgd": 0.05, "adamw": 0.005}
 #: Steps per block of fetched losses; the curve does not depend on it.
 FETCH_EVERY = 10
 
@@ -64,26 +66,33 @@ class RateRange(NamedTuple):
 
 
 def rate_range(highest: float | None = None) -> RateRange:
-    """The range of a run's test: all rates, or those below ten times the `highest` that it would take anyway.
+    """The range of a run's test: all rates, or those up to ten times the `highest` that it would take anyway.
+
+    The steps are equally many in each decade.
 
     >>> rate_range()
     RateRange(low=1e-05, high=10.0, num_steps=100)
-    >>> rate_range(0.01)
-    RateRange(low=0.0001, high=0.1, num_steps=50)
+    >>> rate_range(0.05)
+    RateRange(low=1e-05, high=0.5, num_steps=78)
     """
-    return (
-        RateRange(1e-5, 10.0, WIDE_STEPS) if highest is None else RateRange(highest / 100, highest * 10, NARROW_STEPS)
-    )
+    high = LAST_RATE if highest is None else 10 * highest
+    decades = math.log(high / FIRST_RATE) / math.log(LAST_RATE / FIRST_RATE)
+    return RateRange(FIRST_RATE, high, round(WIDE_STEPS * decades))
 
 
-def finder_steps(phase: Phase, steps_per_epoch: int, *, narrow: bool = False) -> int:
-    """Steps of the test before a phase, or 0 where it would cost more than the training it serves.
+def finder_range(settings: Settings, *, stands: bool) -> RateRange:
+    """The range of the test before a phase: `stands`, from a head that is no new one, and nobody asks for a rule."""
+    return rate_range(HIGHEST_RATE[settings.optimizer] if stands and settings.lr_rule == "auto" else None)
 
-    That is so where the phase sees pictures and is shorter itself. Fewer steps are no way out: with 42 over six decades
-    the rate that `valley` reads off spreads 16-fold over seeds.
+
+def worth_a_test(phase: Phase, steps_per_epoch: int, over: RateRange) -> bool:
+    """Whether a test before the phase costs no more than the training it serves.
+
+    It does where the phase sees pictures and is shorter itself. Fewer steps are no way out: with 42 over six decades
+    the rate that `valley` reads off spreads 16-fold over seeds, and that of `edge` falls, as the smoothed loss lags
+    less behind.
     """
-    num_steps = NARROW_STEPS if narrow else WIDE_STEPS
-    return num_steps if phase.cut is not None or phase.num_epochs * steps_per_epoch >= num_steps else 0
+    return phase.cut is not None or phase.num_epochs * steps_per_epoch >= over.num_steps
 
 
 def find_lr(

@@ -8,6 +8,7 @@ from commands import run
 
 from jaxclf.cli import demo
 from jaxclf.run import rates
+from jaxclf.training.lr_finder import RateRange
 
 
 @pytest.fixture
@@ -24,7 +25,8 @@ def small(monkeypatch, small10t, weights_file):
         return dataclasses.replace(full, settings=settings, phases=phases)
 
     monkeypatch.setattr(demo, "demo_recipe", short)
-    monkeypatch.setattr(rates, "finder_steps", lambda *args, **options: 20)
+    monkeypatch.setattr(rates, "finder_range", lambda *args, **options: RateRange(1e-5, 10.0, 20))
+    monkeypatch.setattr(rates, "worth_a_test", lambda *args: True)
     monkeypatch.setattr(demo, "NUM_TRAIN", 40)
     monkeypatch.setattr(demo, "NUM_VALID", 20)
 

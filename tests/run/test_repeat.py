@@ -15,6 +15,7 @@ from jaxclf import report
 from jaxclf.config import Settings, to_json
 from jaxclf.run import rates
 from jaxclf.run.recipes import eight_steps
+from jaxclf.training.lr_finder import RateRange
 from jaxclf.training.shared import shared_step
 
 SETTINGS = Settings(arch="small10t", image_size=32, batch_size=8, tta_views=0)
@@ -39,7 +40,8 @@ def test_a_run_of_eight_steps_is_repeated_to_the_bit(
     and runs."""
     path = short(head, tmp_path, weights_file)
     shared_step.cache_clear()
-    monkeypatch.setattr(rates, "finder_steps", lambda *args, **options: 20)
+    monkeypatch.setattr(rates, "finder_range", lambda *args, **options: RateRange(1e-5, 10.0, 20))
+    monkeypatch.setattr(rates, "worth_a_test", lambda *args: True)
     monkeypatch.setattr(report, "write_report", lambda *args, **kwargs: None)  # not what is looked at here
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         assert run("fit", photos, "--out", tmp_path / "first", "--recipe", path) == 0

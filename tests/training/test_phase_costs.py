@@ -47,7 +47,7 @@ def test_phases_by_hand(prices, num_valid):
     assert [c.flops / pixels for c in costs] == [
         (2 * 20 + 100) * 50 * 3 + 1000 * 5 + num_valid * (5 + 2 * 1 + 6),
         3 * 20 * 50 * 8 + num_valid * (5 + 3 * 1 + 6),  # the frozen body sees them once, and once more at the end
-        (7 * 20 + 50) * 50 * 18 + 7 * num_valid * 6,
+        (7 * 20 + 78) * 50 * 18 + 7 * num_valid * 6,
     ]
     assert [c.full_epochs for c in costs] == pytest.approx([c.flops / pixels / (20 * 50 * 18) for c in costs])
 
@@ -60,14 +60,14 @@ def test_solved_heads_by_hand(prices, num_valid):
     assert [c.flops / 64**2 for c in costs] == [
         1000 * 5 + num_valid * 6,
         1000 * 3 * 5 + num_valid * 6,
-        (7 * 20 + 50) * 50 * 18 + 7 * num_valid * 6,
+        (7 * 20 + 78) * 50 * 18 + 7 * num_valid * 6,
     ]
 
 
 @pytest.mark.parametrize(("epochs", "steps"), [(1, 0), (4, 0), (5, 100), (9, 100)])
 def test_there_is_a_search_where_the_phase_is_no_shorter(prices, epochs, steps):
     """Of 20 steps an epoch; the bounds are the run's own."""
-    assert (lr_finder.WIDE_STEPS, lr_finder.NARROW_STEPS) == (100, 50)
+    assert lr_finder.rate_range().num_steps == 100
     for lr_from, extra in (("given", 0), ("find", steps), ("previous", 0)):
         phase = Phase("a", lrs=(1.0,), cycle_epochs=epochs, lr_from=lr_from)
         recipe = Recipe(Settings(arch="resnet10t", image_size=32, batch_size=50), (phase,))
