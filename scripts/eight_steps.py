@@ -93,7 +93,7 @@ plots.save_figure(found_ax.figure, args.out / "7 find_lr.png")
 lr = min(edge.lr or 0.01, 0.05)
 print(f"7 find_lr: {edge.reason}; going on with {lr:.2g}")
 
-# 8. Cycles of 1, 2 and 4 epochs until over-fitting, and of all their epochs the best.
+# 8. Cycles of 1, 2 and 4 epochs.
 lrs = tuple(lr * ratio for ratio in ratios)
 phase = Phase("all layers", lrs, num_cycles=3, cycle_mult=2)
 result = jaxclf.fit(model, held.variables, phase, augmented, valid, settings=settings, phase_number=2)

@@ -64,8 +64,8 @@ def find_rate(context: RunContext, run: RunState, variables: Tree, train_loader:
     """The rate that a test suggests, told to the run's record; the default where a test is not worth its while.
 
     Unless a rule is asked for, a phase that goes on from a standing head takes a third of the rate at which the loss
-    leaves, and `HIGHEST_RATE` at most; where no rate up to ten times that makes it leave, the default. Networks with BatchNorm in training
-    hardly ever break, and a test of all rates would end far above any that is of use.
+    leaves, and `HIGHEST_RATE` at most; where no rate up to ten times that makes it leave, the default. Networks with
+    BatchNorm in training hardly ever break, and a test of all rates would end far above any that is of use.
     """
     phase, settings, started, stands = run.phase, context.settings, time.perf_counter(), run.best is not None
     over = finder_range(settings, stands=stands)
