@@ -84,9 +84,8 @@ held = better(held, solve(4, "head, augmented", bank))
 # 5. From here on all layers are trained, 6. the earlier ones at lower rates. 7. A rate: a third of the one that breaks,
 # .05 at most, and .01 where no rate up to .5 does.
 ratios = (0.01, 0.1, 1.0)  # for satellites or microscopes 1/9, 1/3, 1
-curve = jaxclf.find_lr(
-    model, held.variables, augmented, lrs=ratios, low=1e-5, high=0.5, num_steps=args.steps, settings=settings
-)
+over: dict[str, Any] = {"low": 1e-5, "high": 0.5, "num_steps": args.steps, "settings": settings}
+curve = jaxclf.find_lr(model, held.variables, augmented, lrs=ratios, **over)
 edge = jaxclf.suggest_lr(curve, "edge")
 found_ax: Any = plots.plot_lr_curve(curve, suggestions={"edge": edge.lr})
 plots.save_figure(found_ax.figure, args.out / "7 find_lr.png")
@@ -100,9 +99,8 @@ result = jaxclf.fit(model, held.variables, phase, augmented, valid, settings=set
 held = better(held, judged(phase.name, result.state.variables, result.predictions))
 
 # Test-time augmentation: the mean of the plain picture's probabilities and those of four augmented views.
-views = jaxclf.predict_tta(model, held.variables, valid)
-final = better(held, judged("test-time augmentation", held.variables, views))
-print(f"the run holds {held.name!r}; its best figures are those of {final.name!r}")
+views = judged("test-time augmentation", held.variables, jaxclf.predict_tta(model, held.variables, valid))
+print(f"the run holds {held.name!r}; its best figures are those of {better(held, views).name!r}")
 
 # What is taken for what.
 matrix = jaxclf.confusion_matrix(held.predictions)
