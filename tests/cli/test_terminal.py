@@ -48,7 +48,7 @@ SOLVED_WORDS = [
     "phase 1 of 3, 'head, precomputed' (steps 1 to 3): only the head learns, the body stays as it is, from what "
     "the frozen layers make of each picture, computed once (at pooled, no augmentation); solved to its optimum, the "
     "ridge by cross-validation",
-    "phase 2 of 3, 'head, augmented' (step 4): only the head learns, the body stays as it is, from 5 altered views of "
+    "phase 2 of 3, 'head, augmented' (step 4): only the head learns, the body stays as it is, from 3 altered views of "
     "each picture, computed once (at pooled); solved to its optimum, the ridge by cross-validation",
 ]
 TRAINED_WORDS = [
@@ -75,8 +75,7 @@ def test_the_eight_steps_in_words(head, words):
     assert seen.getvalue().splitlines() == [
         *words,
         "phase 3 of 3, 'all layers' (steps 5 to 8): all layers learn, from pictures altered anew every time (side_on); "
-        "rates 0.0001, 0.001, 0.01 from the first layers to the head, epochs 1 + 2 + 4 = 7, each cycle falling to 0; "
-        "the best epoch is kept",
+        "rates 0.0001, 0.001, 0.01 from the first layers to the head, epochs 1 + 2 + 4 = 7, each cycle falling to 0",
     ]
 
 
@@ -107,6 +106,28 @@ def test_a_step_that_was_better_than_the_last_is_named():
     assert "which may be chance" in better_step({"best": "augmented", "steps": steps})
     assert better_step({"best": "augmented", "steps": [steps[0], steps[1], views]}) is None
     assert better_step({"best": "head", "steps": steps[:1]}) is None
+    seen = [each | {"tta": {"loss": loss, "accuracy": 0.5}} for each, loss in zip(steps, (0.4, 0.1, 0.15), strict=True)]
+    assert better_step({"best": "augmented", "steps": seen}).endswith(
+        "0.2500 (with test-time augmentation 0.1500) against 0.2000 (with test-time augmentation 0.1000)"
+    )
+
+
+def test_the_table_shows_what_each_step_is_with_augmented_views():
+    steps = [step("head", 0.3), step("all", 0.35, [0.05, 0.01]), step("test-time augmentation", 0.2, [-0.15, 0.01])]
+    for each, kept, held in zip(steps, (True, False, True), (False, True, None), strict=True):
+        each |= {"seconds": 1.0, "accuracy": 0.9, "kept": kept} | ({} if held is None else {"held": held})
+    summary = {"best": "all", "steps": steps, "skipped_images": {}, "accuracy": 0.9, "loss": 0.35, "num_valid": 40}
+    for views in (False, True):
+        if views:
+            steps[0]["tta"], steps[1]["tta"] = {"loss": 0.28}, {"loss": 0.2}
+        terminal, seen = listening()
+        terminal.show_summary(summary | {"seconds": 3.0})
+        rows = [
+            [cell.strip() for cell in line.split("│")[1:-1]] for line in seen.getvalue().splitlines() if "│" in line
+        ]
+        marks = [row[-1] for row in rows]
+        assert marks == ["", "held", "used"] and ("its loss with TTA" in seen.getvalue()) is views
+        assert [row[5] for row in rows] == (["0.2800", "0.2000", ""] if views else marks)
 
 
 @pytest.mark.parametrize(

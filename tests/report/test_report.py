@@ -283,9 +283,24 @@ def test_the_table_says_which_step_the_run_holds():
         "all layers ": "no better: not used",
         "test-time augmentation ": "used for the final figures",
     }
-    assert "to the best step before, picture by picture" in rows
+    assert "to the best step before, picture by picture" in rows and "Its loss with" not in rows
     text = Page(make_report(solved_run())).text
     assert "it holds what head, augmented ended with: no later step was better" in text
+
+
+def test_the_table_shows_what_each_step_is_with_augmented_views():
+    """The last phase is not what the run went on from, and is what it holds."""
+    content = solved_run()
+    *phases, last = content.summary["steps"]
+    seen = [
+        {**step, "tta": {"loss": loss, "accuracy": 0.9}, "held": step["name"] == "all layers"}
+        for step, loss in zip(phases, (0.45, 0.28, 0.25), strict=True)
+    ]
+    summary = {**content.summary, "steps": [*seen, last], "best": "all layers"}
+    text = Page(make_report(content._replace(summary=summary))).text
+    assert "Its loss with test-time augmentation" in text
+    (row,) = re.findall(r"all layers the run holds this 85.0 ± \S+ %\s+0.4000\s+(\S+)", text)
+    assert row == "0.2500" and "no better: not used" not in text[text.index("What each step") :]
 
 
 def test_the_headline_is_with_views_where_they_help_and_plain_pictures_stand_below():

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from notes import Notes
 from same_run import SignalAt, assert_same_run, stop_at
 
 import jaxclf
@@ -26,7 +27,6 @@ from jaxclf.metrics import Predictions, summarize
 from jaxclf.run import selection
 from jaxclf.run.checkpoint_file import load_part, load_variables
 from jaxclf.run.load import load_run
-from jaxclf.run.observer import Observer
 from jaxclf.run.outcome import HELD, NOT_USED, TTA, USED, step_marks
 from jaxclf.run.recipes import BANK_VIEWS, BODY, eight_steps, head_only, progressive
 from jaxclf.run.run import run_recipe
@@ -37,14 +37,6 @@ SOLVED = Phase("solved", (0.0,), frozen=BODY, augment="none", cut="pooled", solv
 #: From activations, and so far off that it ends worse; then one that takes no steps worth the name.
 WORSE = Phase("worse", (30.0,), frozen=BODY, augment="none", cut="pooled")
 STILL = dataclasses.replace(WORSE, name="still", lrs=(0.0,))
-
-
-class Notes(Observer):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
 
 
 @pytest.fixture(scope="module")

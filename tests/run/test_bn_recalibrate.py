@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from notes import Notes
 from same_run import SETTINGS, assert_same_run
 from test_resume import stop_at
 
@@ -17,14 +18,6 @@ from jaxclf.run.prepare import prepare
 from jaxclf.run.run import run_recipe
 
 ALL = Phase("all layers", (1e-4, 1e-3, 1e-2), augment="none")
-
-
-class Notes(Observer):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
 
 
 @pytest.fixture(scope="module")

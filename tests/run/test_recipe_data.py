@@ -15,19 +15,10 @@ from jaxclf.config import Phase, Recipe, Settings
 from jaxclf.run.evaluate import evaluate_run
 from jaxclf.run.folder import CHECKPOINTS
 from jaxclf.run.load import load_run
-from jaxclf.run.observer import Observer
 from jaxclf.run.run import run_recipe
 
 pytestmark = pytest.mark.usefixtures("small10t")
 SETTINGS = {"arch": "small10t", "weights": "none", "image_size": 32, "batch_size": 8, "tta_views": 0}
-
-
-class Notes(Observer):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
 
 
 def recipe(*, phases=None, **settings):

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from conftest import count_decoded, write_class_folders
+from notes import Notes
 
 from jaxclf.config import Phase, Recipe, Settings
 from jaxclf.data.sources import ArrayDataset
@@ -14,20 +15,11 @@ from jaxclf.metrics import Predictions
 from jaxclf.run import run as run_module
 from jaxclf.run import summary as summary_module
 from jaxclf.run.folder import SUBMISSION, SUMMARY
-from jaxclf.run.observer import Observer
 from jaxclf.run.recipes import BODY
 from jaxclf.run.run import run_recipe
 
 pytestmark = pytest.mark.usefixtures("small10t")
 SETTINGS = {"arch": "small10t", "weights": "none", "image_size": 32, "batch_size": 8, "tta_views": 0}
-
-
-class Notes(Observer):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
 
 
 def recipe(**settings):
