@@ -20,7 +20,7 @@ parser.add_argument("--arch", default="resnet34")
 parser.add_argument("--weights", default="auto")
 parser.add_argument("--image-size", type=int, default=224)
 parser.add_argument("--batch-size", type=int, help="default: follows the number of photos, from 16 to 64")
-parser.add_argument("--finder-steps", dest="steps", type=int, default=75)
+parser.add_argument("--finder-steps", dest="steps", type=int, default=72)
 parser.add_argument("--out", type=Path, default=Path("eight_steps"), help="folder for the plots")
 args = parser.parse_args()
 args.out.mkdir(parents=True, exist_ok=True)
@@ -81,15 +81,15 @@ held = solve(2, "head, precomputed", features)
 bank = jaxclf.extract_features(model, initial, augmented, num_views=3, augment="side_on")
 held = better(held, solve(4, "head, augmented", bank))
 
-# 5. From here on all layers are trained, 6. the earlier ones at lower rates. 7. A rate: a third of the one that breaks,
-# .03 at most, and .01 where no rate up to .3 does.
-ratios = (0.01, 0.1, 1.0)  # for satellites or microscopes 1/9, 1/3, 1
-over: dict[str, Any] = {"low": 1e-5, "high": 0.3, "num_steps": args.steps, "settings": settings}
+# 5. From here on all layers are trained, 6. the earlier ones at lower rates. 7. A rate: a twentieth of the one that breaks,
+# and .003 where no rate up to .2 does.
+ratios = (0.1, 1.0, 1.0)  # for satellites or microscopes 1/3, 1, 1
+over: dict[str, Any] = {"low": 1e-5, "high": 0.2, "num_steps": args.steps, "settings": settings}
 curve = jaxclf.find_lr(model, held.variables, augmented, lrs=ratios, **over)
 edge = jaxclf.suggest_lr(curve, "edge")
 found_ax: Any = plots.plot_lr_curve(curve, suggestions={"edge": edge.lr})
 plots.save_figure(found_ax.figure, args.out / "7 find_lr.png")
-lr = min(edge.lr or 0.01, 0.03)
+lr = min(edge.lr or 0.003, 0.01)
 print(f"7 find_lr: {edge.reason}; going on with {lr:.2g}")
 
 # 8. Cycles of 1, 2 and 4 epochs.

@@ -16,7 +16,15 @@ from conftest import REPOSITORY
 import jaxclf
 from jaxclf.cli.terminal import describe_cycles
 from jaxclf.config import Phase, Settings, frozen_prefix
-from jaxclf.run.recipes import EIGHT_STEPS, LIKE_IMAGENET, UNLIKE_IMAGENET, default_lr, eight_steps
+from jaxclf.run.recipes import (
+    EIGHT_STEPS,
+    LIKE_IMAGENET,
+    LIKE_IMAGENET_SOLVED,
+    UNLIKE_IMAGENET,
+    UNLIKE_IMAGENET_SOLVED,
+    default_lr,
+    eight_steps,
+)
 from jaxclf.training.lr_curve import suggest_lr
 from jaxclf.training.lr_finder import HIGHEST_RATE, finder_range
 
@@ -89,7 +97,7 @@ def test_the_script_runs_these_phases(told):
             assert name == "fit"
             np.testing.assert_allclose(np.array(run.lrs) / run.lrs[-1], phase.lrs)
             assert run.lrs[-1] == pytest.approx(
-                min(suggest_lr(curve, "edge").lr or default_lr(Settings()), HIGHEST_RATE["sgd"])
+                min(suggest_lr(curve, "edge").lr or default_lr(Settings(), solved=True), HIGHEST_RATE["sgd"])
             )
             assert dataclasses.replace(run, lrs=phase.lrs, lr_from=phase.lr_from) == phase
             assert train.cut is None and train.presized == (phase.augment != "none")
@@ -153,8 +161,8 @@ def test_the_pages_name_the_same_rates_and_cycles(page):
     (cycles,) = re.findall(r"cycles of ([\d, and]+) epochs", text, re.IGNORECASE)
     lengths = [int(length) for length in re.findall(r"\d+", cycles)]
     assert describe_cycles(phase_of(8)).startswith(" + ".join(map(str, lengths)) + " =")
-    for ratios in (LIKE_IMAGENET, UNLIKE_IMAGENET):
-        assert all(f"1/{round(1 / ratio)}" in text for ratio in ratios[:-1])
+    for ratios in (LIKE_IMAGENET, UNLIKE_IMAGENET, LIKE_IMAGENET_SOLVED, UNLIKE_IMAGENET_SOLVED):
+        assert all(f"1/{round(1 / ratio)}" in text for ratio in ratios if ratio < 1)
 
 
 def test_the_docs_tell_the_steps_in_order():

@@ -63,9 +63,9 @@ def with_rates(context: RunContext, run: RunState, variables: Tree, train_loader
 def find_rate(context: RunContext, run: RunState, variables: Tree, train_loader: AnyLoader) -> float:
     """The rate that a test suggests, told to the run's record; the default where a test is not worth its while.
 
-    Unless a rule is asked for, a phase that goes on from a standing head takes a third of the rate at which the loss
-    leaves, and `HIGHEST_RATE` at most; where no rate up to ten times that makes it leave, the default. Networks with
-    BatchNorm in training hardly ever break, and a test of all rates would end far above any that is of use.
+    Unless a rule is asked for, a phase that goes on from a standing head takes a twentieth of the rate at which the
+    loss leaves, and `HIGHEST_RATE` at most; where no rate up to twenty times that makes it leave, the default. Networks
+    with BatchNorm in training hardly ever break, and a test of all rates would end far above any that is of use.
     """
     phase, settings, started, stands = run.phase, context.settings, time.perf_counter(), run.best is not None
     over = finder_range(settings, stands=stands)
@@ -93,7 +93,7 @@ def find_rate(context: RunContext, run: RunState, variables: Tree, train_loader:
     first = ("edge" if stands else "valley") if auto else settings.lr_rule
     rules = (first, *(name for name in FALLBACKS if name != first and not (auto and stands)))
     rule = next((name for name in rules if found[name].lr is not None), None)
-    lr = default_lr(settings) if rule is None else float(found[rule])
+    lr = default_lr(settings, solved=stands) if rule is None else float(found[rule])
     if auto and stands:
         lr = min(lr, HIGHEST_RATE[settings.optimizer])
     suggested = f"the default: {found[first].reason}" if rule is None else f"by rule {rule}"

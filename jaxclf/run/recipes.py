@@ -17,6 +17,9 @@ DEFAULT_LR = {
 #: Rates of the three layer groups relative to the last one's, for photos like ImageNet's, and unlike them.
 LIKE_IMAGENET = (0.01, 0.1, 1.0)
 UNLIKE_IMAGENET = (1 / 9, 1 / 3, 1.0)
+#: After a solved head, which is at its optimum and has no start to make up for, the last two groups share a rate.
+LIKE_IMAGENET_SOLVED = (0.1, 1.0, 1.0)
+UNLIKE_IMAGENET_SOLVED = (1 / 3, 1.0, 1.0)
 BODY = frozen_prefix("stage4")
 #: The phases of "eight-steps" by name, and which of fast.ai's steps each does.
 EIGHT_STEPS: dict[str, tuple[int, ...]] = {
@@ -48,12 +51,13 @@ def eight_steps(
       settings: every other choice. `weights="none"` means from scratch.
       lr: rate of the last layer group; None finds it.
       epochs: length of the last phase as a single cosine cycle; None takes cycles of 1, 2 and 4 epochs.
-      unlike_imagenet: earlier layers learn at 1/9 and 1/3 of the rate (satellite or medical pictures), and not at
-        1/100 and 1/10.
+      unlike_imagenet: of three layer groups the first learns at 1/3 of the last one's rate (satellite or medical
+        pictures), and not at 1/10. With a head that cannot be solved they learn at 1/9, 1/3 and 1, and not at 1/100,
+        1/10 and 1: a head from nothing needs higher rates than what lies below it, one at its optimum does not.
     """
     if settings.weights == "none":
         return two_phase(settings, lr=lr, epochs=epochs)
-    rates = _rates(UNLIKE_IMAGENET if unlike_imagenet else LIKE_IMAGENET, lr)
+    rates = _rates(_ratios(settings, unlike_imagenet), lr)
     precomputed, augmented, everything = EIGHT_STEPS
     if can_solve(settings):
         heads = (_solved(precomputed), _solved(augmented, num_views=BANK_VIEWS, augment="side_on"))
@@ -144,7 +148,7 @@ def progressive(
     sizes = sizes or (*smaller, settings.image_size)
     if any(later <= earlier for earlier, later in itertools.pairwise(sizes)):
         raise ValueError(f"sizes={sizes} must grow")
-    ratios = (1.0, 1.0, 1.0) if settings.weights == "none" else UNLIKE_IMAGENET if unlike_imagenet else LIKE_IMAGENET
+    ratios = (1.0, 1.0, 1.0) if settings.weights == "none" else _ratios(settings, unlike_imagenet)
     rates, phases = _rates(ratios, lr), list[Phase]()
     for size in sizes:
         if settings.weights != "none":
@@ -179,6 +183,13 @@ def two_phase(
     lrs = tuple(rate * factor for factor in (UNLIKE_IMAGENET if unlike_imagenet else LIKE_IMAGENET))
     head = Phase("head", lrs=lrs, frozen=BODY, num_cycles=2)
     return Recipe(settings, (head, Phase("all layers", lrs=lrs, **_cycles(epochs, 3))))
+
+
+def _ratios(settings: Settings, unlike_imagenet: bool) -> tuple[float, ...]:
+    """The rates of all layers relative to the last group's, after a head that was trained or solved."""
+    if can_solve(settings):
+        return UNLIKE_IMAGENET_SOLVED if unlike_imagenet else LIKE_IMAGENET_SOLVED
+    return UNLIKE_IMAGENET if unlike_imagenet else LIKE_IMAGENET
 
 
 def _rates(ratios: tuple[float, ...], lr: float | None) -> dict[str, Any]:

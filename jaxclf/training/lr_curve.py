@@ -223,7 +223,9 @@ RULES = (*_FUNCTIONS, "edge")
 def _edge(curve: LRCurve) -> tuple[float | None, str]:
     if curve.num_steps is None or len(curve.lrs) == curve.num_steps:
         return None, "the test went to its end: the loss leaves at no rate that was tried"
-    return float(curve.lrs[-1]) / 3, f"a third of the rate {curve.lrs[-1]:.3g}, where the test ended: {curve.reason}"
+    return float(
+        curve.lrs[-1]
+    ) / 20, f"a twentieth of the rate {curve.lrs[-1]:.3g}, where the test ended: {curve.reason}"
 
 
 def suggest_lr(curve: LRCurve, rule: str = "valley") -> Suggestion:
@@ -238,7 +240,7 @@ def suggest_lr(curve: LRCurve, rule: str = "valley") -> Suggestion:
     slide: an interval of 15 points slides down from the last point while the slopes (loss per step) at its two ends
       differ by more than .005; the rate at the left end of the last that does. Needs such an interval at the right end,
       and one that is not further down. The only rule that depends on the loss's scale.
-    edge: a third of the rate at which the test ended before its time, as the loss left (all points count). For a
+    edge: a twentieth of the rate at which the test ended before its time, as the loss left (all points count). For a
       network that is trained, or a head that is solved: there is no fall left to look for, and where it breaks is the
       same within a third over seeds, where `valley` and `minimum` spread by more, or find nothing.
 

@@ -52,7 +52,7 @@ PHASE_NUMBER = 2**31 - 1
 #: A run's learning-rate test: its first rate, the last one where nothing is known, and the steps between these two.
 FIRST_RATE, LAST_RATE, WIDE_STEPS = 1e-5, 10.0, 100
 #: The highest rate that a run with a standing head takes by itself: its networks break above.
-HIGHEST_RATE = {"sgd": 0.03, "adamw": 0.003}
+HIGHEST_RATE = {"sgd": 0.01, "adamw": 0.001}
 #: Steps per block of fetched losses; the curve does not depend on it.
 FETCH_EVERY = 10
 
@@ -66,16 +66,16 @@ class RateRange(NamedTuple):
 
 
 def rate_range(highest: float | None = None) -> RateRange:
-    """The range of a run's test: all rates, or those up to ten times the `highest` that it would take anyway.
+    """The range of a run's test: all rates, or those up to twenty times the `highest` that it would take anyway.
 
     The steps are equally many in each decade.
 
     >>> rate_range()
     RateRange(low=1e-05, high=10.0, num_steps=100)
-    >>> rate_range(0.1)
+    >>> rate_range(0.05)
     RateRange(low=1e-05, high=1.0, num_steps=83)
     """
-    high = LAST_RATE if highest is None else 10 * highest
+    high = LAST_RATE if highest is None else 20 * highest
     decades = math.log(high / FIRST_RATE) / math.log(LAST_RATE / FIRST_RATE)
     return RateRange(FIRST_RATE, high, round(WIDE_STEPS * decades))
 

@@ -136,7 +136,7 @@ def test_the_rules_agree_with_fastai(name):
 
 
 @pytest.mark.parametrize("name", STORED)
-def test_the_edge_is_a_third_of_where_the_test_ended_before_its_time(name):
+def test_the_edge_is_a_twentieth_of_where_the_test_ended_before_its_time(name):
     curve = stored(name)
     suggestion = suggest_lr(curve, "edge")
     if len(curve.lrs) == curve.num_steps:
@@ -144,7 +144,7 @@ def test_the_edge_is_a_third_of_where_the_test_ended_before_its_time(name):
     elif len(curve.lrs) < 16:
         assert suggestion.lr is None and "too short" in suggestion.reason
     else:
-        assert suggestion.lr == curve.lrs[-1] / 3 and curve.reason in suggestion.reason
+        assert suggestion.lr == curve.lrs[-1] / 20 and curve.reason in suggestion.reason
 
 
 @pytest.mark.parametrize("name", STORED)

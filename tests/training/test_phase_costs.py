@@ -47,7 +47,7 @@ def test_phases_by_hand(prices, num_valid):
     assert [c.flops / pixels for c in costs] == [
         (2 * 20 + 100) * 50 * 3 + 1000 * 5 + num_valid * (5 + 2 * 1 + 6),
         3 * 20 * 50 * 8 + num_valid * (5 + 3 * 1 + 6),  # the frozen body sees them once, and once more at the end
-        (7 * 20 + 75) * 50 * 18 + 7 * num_valid * 6,
+        (7 * 20 + 72) * 50 * 18 + 7 * num_valid * 6,
     ]
     assert [c.full_epochs for c in costs] == pytest.approx([c.flops / pixels / (20 * 50 * 18) for c in costs])
 
@@ -60,7 +60,7 @@ def test_solved_heads_by_hand(prices, num_valid):
     assert [c.flops / 64**2 for c in costs] == [
         1000 * 5 + num_valid * 6,
         1000 * 3 * 5 + num_valid * 6,
-        (7 * 20 + 75) * 50 * 18 + 7 * num_valid * 6,
+        (7 * 20 + 72) * 50 * 18 + 7 * num_valid * 6,
     ]
 
 
