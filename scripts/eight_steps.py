@@ -81,8 +81,8 @@ held = solve(2, "head, precomputed", features)
 bank = jaxclf.extract_features(model, initial, augmented, num_views=3, augment="side_on")
 held = better(held, solve(4, "head, augmented", bank))
 
-# 5. From here on all layers are trained, 6. the earlier ones at lower rates. 7. A rate: a twentieth of the one that breaks,
-# and .003 where no rate up to .2 does.
+# 5. From here on all layers are trained, 6. the earlier ones at lower rates. 7. A rate: a twentieth of the one that
+# breaks, and .003 where no rate up to .2 does.
 ratios = (0.1, 1.0, 1.0)  # for satellites or microscopes 1/3, 1, 1
 over: dict[str, Any] = {"low": 1e-5, "high": 0.2, "num_steps": args.steps, "settings": settings}
 curve = jaxclf.find_lr(model, held.variables, augmented, lrs=ratios, **over)
