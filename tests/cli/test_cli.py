@@ -209,9 +209,8 @@ def test_plan_prints_the_phases_and_writes_nothing(photos, tmp_path, capsys, hea
     printed = capsys.readouterr().out
     assert "the whole body" in printed and "1 + 2 + 4 = 7" in printed and "activations at pooled" in printed
     rates = [line.split(maxsplit=1)[1] for line in printed.splitlines() if line.strip().startswith("rates")]
-    assert [rate.startswith(said) for rate, said in zip(rates, [*heads, "from find_lr x 0.01"], strict=True)] == [
-        True
-    ] * 3
+    whole = "from find_lr x 0.1, 1, 1" if head == "pools" else "from find_lr x 0.01, 0.1, 1"
+    assert [rate.startswith(said) for rate, said in zip(rates, [*heads, whole], strict=True)] == [True] * 3
     assert not (tmp_path / "run").exists()
 
 

@@ -46,7 +46,9 @@ def test_the_run_folder_is_complete(scratch_run, photos):
     assert json.loads((out / "summary.json").read_text()) == summary
     assert summary["classes"] == ["green", "red"] and summary["num_classes"] == 2
     assert (summary["num_train"], summary["num_valid"]) == (26, 11)
-    assert [set(step) for step in summary["steps"]] == [{"name", "seconds", "loss", "accuracy", "kept", "on_the_way"}]
+    assert [set(step) for step in summary["steps"]] == [
+        {"name", "seconds", "loss", "accuracy", "kept", "on_the_way", "held"}
+    ]
     assert summary["best"] == "from scratch"
     assert summary["final"] == {"name": "from scratch", "loss": summary["loss"], "accuracy": summary["accuracy"]}
     assert 0 < summary["steps"][0]["seconds"] <= summary["seconds"]
