@@ -89,7 +89,7 @@ curve = jaxclf.find_lr(model, held.variables, augmented, lrs=ratios, **over)
 edge = jaxclf.suggest_lr(curve, "edge")
 found_ax: Any = plots.plot_lr_curve(curve, suggestions={"edge": edge.lr})
 plots.save_figure(found_ax.figure, args.out / "7 find_lr.png")
-lr = min(edge.lr or 0.003, 0.01)
+lr = edge.lr or 0.003
 print(f"7 find_lr: {edge.reason}; going on with {lr:.2g}")
 
 # 8. Cycles of 1, 2 and 4 epochs.

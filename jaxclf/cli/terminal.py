@@ -146,8 +146,10 @@ class Terminal(Observer):
     def show_summary(self, summary: dict[str, Any]) -> None:
         """Prints what each phase brought and the run's figures."""
         views = any("tta" in step for step in summary["steps"])
-        more = ["its loss with TTA"] if views else []
-        table = Table("phase", "seconds", "validation loss", "change, standard error", "accuracy", *more)
+        more = ["with TTA"] if views else []
+        title = "on the validation pictures; change with its standard error"
+        table = Table("phase", "seconds", "loss", "change, error", "accuracy", *more, title=title)
+        table.columns[0].min_width = len("augmentation")  # the longest word of a recipe's phases: whole at 80 columns
         for column in table.columns[1:]:
             column.justify = "right"
         marks = step_marks(summary["steps"])

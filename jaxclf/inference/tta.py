@@ -119,11 +119,7 @@ def predict_views(
     on_progress: OnProgress | None = None,
 ) -> Views:
     """The logits of every view, not combined yet. Arguments and errors as `predict_tta`."""
-    if loader.train or loader.presized:
-        raise ValueError(
-            "predict_tta needs the loader that predict takes, made with train=False and presized=False: the plain view "
-            "shows evaluation pixels"
-        )
+    check_evaluates(loader)
     if num_views < 0:
         raise ValueError(f"num_views={num_views} must not be negative; 0 means the plain picture only")
     count = loader.num_examples
@@ -152,6 +148,15 @@ def predict_views(
     fetched, fetched_masks = fetch((logits, masks))
     augmented = np.concatenate([np.stack(batch) for batch in fetched], axis=1)[:, np.concatenate(fetched_masks) > 0]
     return Views(*plain)._replace(logits=np.concatenate([plain.logits[None], augmented]))
+
+
+def check_evaluates(loader: AnyLoader) -> None:
+    """Raises ValueError unless a loader shows evaluation's pixels."""
+    if loader.train or loader.presized:
+        raise ValueError(
+            "predict_tta needs the loader that predict takes, made with train=False and presized=False: the plain view "
+            "shows evaluation pixels"
+        )
 
 
 def make_view_step(model: Classifier, *, preprocess: Preprocess, augment: str | Augment = "side_on") -> ViewStep:

@@ -8,7 +8,7 @@ from jaxclf.config import AugmentName
 from jaxclf.data.activations import ActivationLoader
 from jaxclf.data.loader import Loader
 from jaxclf.inference.features import extend_features, extract_features
-from jaxclf.inference.tta import presized_loader
+from jaxclf.inference.tta import check_evaluates, presized_loader
 from jaxclf.models.classifier import Classifier
 
 
@@ -35,8 +35,7 @@ def view_activations(
     Raises:
       ValueError: for a training loader; as `extract_features`.
     """
-    if loader.train or loader.presized:
-        raise ValueError("view_activations needs the loader that predict takes, made with train=False, presized=False")
+    check_evaluates(loader)
     count, total = loader.num_examples, loader.num_examples * (num_views + 1)
 
     def views(done: int, _: int) -> None:

@@ -13,7 +13,7 @@ from jaxclf.run.processes import is_writer
 from jaxclf.run.recipes import default_lr
 from jaxclf.run.run_state import RunState
 from jaxclf.training.lr_curve import LRCurve, Suggestion, suggestions
-from jaxclf.training.lr_finder import HIGHEST_RATE, find_lr, finder_range, worth_a_test
+from jaxclf.training.lr_finder import find_lr, finder_range, worth_a_test
 
 #: The rules that are asked for a rate where the settings' own does not apply. Not `steep`, which spreads too far.
 FALLBACKS = ("edge", "valley", "minimum")
@@ -64,8 +64,8 @@ def find_rate(context: RunContext, run: RunState, variables: Tree, train_loader:
     """The rate that a test suggests, told to the run's record; the default where a test is not worth its while.
 
     Unless a rule is asked for, a phase that goes on from a standing head takes a twentieth of the rate at which the
-    loss leaves, and `HIGHEST_RATE` at most; where no rate up to twenty times that makes it leave, the default. Networks
-    with BatchNorm in training hardly ever break, and a test of all rates would end far above any that is of use.
+    loss leaves; the test ends where that is `HIGHEST_RATE`, and if the loss has not left by then, the default is taken.
+    Networks with BatchNorm in training hardly ever break: a test of all rates would end far above any that is of use.
     """
     phase, settings, started, stands = run.phase, context.settings, time.perf_counter(), run.best is not None
     over = finder_range(settings, stands=stands)
@@ -94,8 +94,6 @@ def find_rate(context: RunContext, run: RunState, variables: Tree, train_loader:
     rules = (first, *(name for name in FALLBACKS if name != first and not (auto and stands)))
     rule = next((name for name in rules if found[name].lr is not None), None)
     lr = default_lr(settings, solved=stands) if rule is None else float(found[rule])
-    if auto and stands:
-        lr = min(lr, HIGHEST_RATE[settings.optimizer])
     suggested = f"the default: {found[first].reason}" if rule is None else f"by rule {rule}"
     context.observer.note(f"rate for {phase.name!r}: {lr:.2g}, {suggested}, from {len(curve.lrs)} steps")
     run.rates.append(FoundRate(phase.name, lr, rule, curve, found, time.perf_counter() - started).to_dict())

@@ -16,6 +16,7 @@ from jaxclf.run.checkpoint_file import load_variables
 from jaxclf.run.checkpoints import phase_path
 from jaxclf.run.outcome import TTA
 from jaxclf.run.prepare import RunContext
+from jaxclf.run.processes import any_process
 from jaxclf.run.run_state import RunState
 
 
@@ -57,7 +58,8 @@ def select_state(context: RunContext, run: RunState, held: Tree) -> Selected:
     if not context.settings.tta_views:
         return Selected(run.best, held, run.latest)
     context.observer.note(f"{TTA}: the plain picture and {context.settings.tta_views} views")
-    context.keeper.wait()  # the last phase's checkpoint is read too
+    context.keeper.wait()  # the last phase's checkpoint is read too,
+    any_process(False)  # by every process
     found = dict(_with_views(context, run))
     scores = {number: summarize(found[number]) for number in sorted(found)}
     number = min(scores, key=lambda number: min(run.steps[number]["loss"], scores[number]["loss"]))

@@ -21,6 +21,9 @@ MIN_VALLEY = 6
 #: `slide` compares slopes this many points apart, and calls them equal within this difference of loss per step.
 SLIDE_WIDTH, SLIDE_THRESHOLD = 15, 0.005
 
+#: `edge` stays below the rate at which the test ended by this factor.
+EDGE_FACTOR = 20.0
+
 
 class LRCurve(NamedTuple):
     """What the learning-rate test measured, one row per step.
@@ -223,9 +226,8 @@ RULES = (*_FUNCTIONS, "edge")
 def _edge(curve: LRCurve) -> tuple[float | None, str]:
     if curve.num_steps is None or len(curve.lrs) == curve.num_steps:
         return None, "the test went to its end: the loss leaves at no rate that was tried"
-    return float(
-        curve.lrs[-1]
-    ) / 20, f"a twentieth of the rate {curve.lrs[-1]:.3g}, where the test ended: {curve.reason}"
+    end = float(curve.lrs[-1])
+    return end / EDGE_FACTOR, f"a twentieth of the rate {end:.3g}, where the test ended: {curve.reason}"
 
 
 def suggest_lr(curve: LRCurve, rule: str = "valley") -> Suggestion:
@@ -242,7 +244,7 @@ def suggest_lr(curve: LRCurve, rule: str = "valley") -> Suggestion:
       and one that is not further down. The only rule that depends on the loss's scale.
     edge: a twentieth of the rate at which the test ended before its time, as the loss left (all points count). For a
       network that is trained, or a head that is solved: there is no fall left to look for, and where it breaks is the
-      same within a third over seeds, where `valley` and `minimum` spread by more, or find nothing.
+      same within a factor of two over seeds, where `valley` and `minimum` spread by more, or find nothing.
 
     Where another rule applies, its rate is fastai 2.8's, with three differences on purpose. fastai's `valley` starts
     one point before the fall, so its rate is one step lower. Where a rule does not apply, fastai returns a rate all the

@@ -20,6 +20,7 @@ from jaxclf.models.classifier import Classifier
 from jaxclf.schedules import exponential
 from jaxclf.training.hyperparameters import Hyperparameters
 from jaxclf.training.lr_curve import (
+    EDGE_FACTOR,
     RULES,
     LRBand,
     LRCurve,
@@ -51,7 +52,7 @@ __all__ = [
 PHASE_NUMBER = 2**31 - 1
 #: A run's learning-rate test: its first rate, the last one where nothing is known, and the steps between these two.
 FIRST_RATE, LAST_RATE, WIDE_STEPS = 1e-5, 10.0, 100
-#: The highest rate that a run with a standing head takes by itself: its networks break above.
+#: The highest rate that a run with a standing head takes by itself.
 HIGHEST_RATE = {"sgd": 0.01, "adamw": 0.001}
 #: Steps per block of fetched losses; the curve does not depend on it.
 FETCH_EVERY = 10
@@ -66,7 +67,7 @@ class RateRange(NamedTuple):
 
 
 def rate_range(highest: float | None = None) -> RateRange:
-    """The range of a run's test: all rates, or those up to twenty times the `highest` that it would take anyway.
+    """The range of a run's test: all rates, or as far as `edge` says no more than `highest`.
 
     The steps are equally many in each decade.
 
@@ -75,7 +76,7 @@ def rate_range(highest: float | None = None) -> RateRange:
     >>> rate_range(0.05)
     RateRange(low=1e-05, high=1.0, num_steps=83)
     """
-    high = LAST_RATE if highest is None else 20 * highest
+    high = LAST_RATE if highest is None else EDGE_FACTOR * highest
     decades = math.log(high / FIRST_RATE) / math.log(LAST_RATE / FIRST_RATE)
     return RateRange(FIRST_RATE, high, round(WIDE_STEPS * decades))
 

@@ -126,8 +126,13 @@ def test_the_table_shows_what_each_step_is_with_augmented_views():
             [cell.strip() for cell in line.split("│")[1:-1]] for line in seen.getvalue().splitlines() if "│" in line
         ]
         marks = [row[-1] for row in rows]
-        assert marks == ["", "held", "used"] and ("its loss with TTA" in seen.getvalue()) is views
+        assert marks == ["", "held", "used"] and ("with TTA" in seen.getvalue()) is views
         assert [row[5] for row in rows] == (["0.2800", "0.2000", ""] if views else marks)
+    narrow = io.StringIO()
+    steps[0]["name"] = "head, precomputed"
+    Terminal(Console(file=narrow, width=80)).show_summary(summary | {"seconds": 3.0})
+    for whole in ("precomputed", "augmentation", "0.2800", "held", "used"):
+        assert f" {whole} " in narrow.getvalue(), whole
 
 
 @pytest.mark.parametrize(
