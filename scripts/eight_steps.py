@@ -29,14 +29,14 @@ jaxclf.enable_compilation_cache()
 # The data, a pretrained body, and a new head. Batch size and BatchNorm follow the number of photos.
 data = jaxclf.open_data(args.data)
 settings = jaxclf.Settings(batch_size=args.batch_size or "auto").for_photos(len(data.train))
-pretrained = jaxclf.load_weights(args.weights, args.arch)
+known = jaxclf.load_weights(args.weights, args.arch)
+size, preprocess = args.image_size, known.config.preprocess
 model = jaxclf.create_classifier(args.arch, len(data.train.classes), head=settings.head)
-initial: Any = jaxclf.init_variables(model, jax.random.key(0), image_size=args.image_size)
-initial = jaxclf.merge_variables(initial, pretrained.variables)
+initial: Any = jaxclf.merge_variables(jaxclf.init_variables(model, jax.random.key(0), image_size=size), known.variables)
 
 
 class Held(NamedTuple):
-    """What is gone on from: the step with the lowest validation loss so far."""
+    """What a step ended with, judged on plain pictures or on augmented views."""
 
     name: str
     variables: Any
@@ -45,17 +45,15 @@ class Held(NamedTuple):
 
 
 def judged(name: str, variables: Any, predictions: jaxclf.Predictions) -> Held:
-    """What a step ended with; prints its figures."""
+    """Prints the figures of what it returns."""
     figures = jaxclf.summarize(predictions)
     print(f"{name}: loss {figures['loss']:.4f}, accuracy {figures['accuracy']:.3f}")
     return Held(name, variables, predictions, figures["loss"])
 
 
-def better(before: Held, after: Held) -> Held:
-    """The one with the lower loss; says so where that is the one before."""
-    if after.loss >= before.loss:
-        print(f"{after.name}: no better, not used")
-    return min(before, after, key=lambda held: held.loss)
+def better(*steps: Held) -> Held:
+    """The one with the lowest loss; of equal ones the earliest."""
+    return min(steps, key=lambda step: step.loss)
 
 
 def solve(step: int, name: str, features: Any) -> Held:
@@ -68,7 +66,6 @@ def solve(step: int, name: str, features: Any) -> Held:
 
 
 # 1. Augmentation on; and precompute: what the frozen body makes of the plain pictures, computed once.
-size, preprocess = args.image_size, pretrained.config.preprocess
 common: dict[str, Any] = {"batch_size": settings.batch_size, "image_size": size, "preprocess": preprocess}
 augmented = jaxclf.Loader(data.train, train=True, **common)
 plain = jaxclf.Loader(data.train, train=True, presized=False, **common)
@@ -77,9 +74,10 @@ features = jaxclf.extract_features(model, initial, plain)
 
 # 2. In place of a rate, the head's ridge, by cross-validation. 3. The head at its optimum on what was precomputed,
 # 4. and on three views of each picture: the plain one, and two augmented ones.
-held = solve(2, "head, precomputed", features)
+steps = [solve(2, "head, precomputed", features)]
 bank = jaxclf.extract_features(model, initial, augmented, num_views=3, augment="side_on")
-held = better(held, solve(4, "head, augmented", bank))
+steps.append(solve(4, "head, augmented", bank))
+held = better(*steps)
 
 # 5. From here on all layers are trained, 6. the earlier ones at lower rates. 7. A rate: a twentieth of the one that
 # breaks, and .003 where no rate up to .2 does.
@@ -90,17 +88,20 @@ edge = jaxclf.suggest_lr(curve, "edge")
 found_ax: Any = plots.plot_lr_curve(curve, suggestions={"edge": edge.lr})
 plots.save_figure(found_ax.figure, args.out / "7 find_lr.png")
 lr = edge.lr or 0.003
-print(f"7 find_lr: {edge.reason}; going on with {lr:.2g}")
+print(f"7 find_lr: {edge.reason}; {held.name!r} goes on at {lr:.2g}")
 
 # 8. Cycles of 1, 2 and 4 epochs.
-lrs = tuple(lr * ratio for ratio in ratios)
-phase = Phase("all layers", lrs, num_cycles=3, cycle_mult=2)
+phase = Phase("all layers", tuple(lr * ratio for ratio in ratios), num_cycles=3, cycle_mult=2)
 result = jaxclf.fit(model, held.variables, phase, augmented, valid, settings=settings, phase_number=2)
-held = better(held, judged(phase.name, result.state.variables, result.predictions))
+steps.append(judged(phase.name, result.state.variables, result.predictions))
+held = better(*steps)
 
-# Test-time augmentation: the mean of the plain picture's probabilities and those of four augmented views.
-views = judged("test-time augmentation", held.variables, jaxclf.predict_tta(model, held.variables, valid))
-print(f"the run holds {held.name!r}; its best figures are those of {better(held, views).name!r}")
+# Test-time augmentation: the mean of the plain picture's probabilities and those of four augmented views. The run ends
+# with the step that has the lowest loss of all, without or with it.
+for step in steps:
+    views = judged(f"{step.name}, by views", step.variables, jaxclf.predict_tta(model, step.variables, valid))
+    held = better(held, views)
+print(f"the lowest loss of all: {held.name!r}")
 
 # What is taken for what.
 matrix = jaxclf.confusion_matrix(held.predictions)

@@ -153,7 +153,7 @@ def test_a_turn_that_has_ended_is_kept_and_not_run_again(tmp_path: Path):
 
 
 def made_up_sides(labels: np.ndarray) -> dict[str, dict[int, tables.Turn]]:
-    names = ["head", "all layers, epoch 1", "all layers"]
+    names = ["head", "all layers"]
     steps = [{"name": name, "seconds": 2.0} for name in ("head", "all layers", "test-time augmentation")]
     peer_steps = [{"step": "head", "loss": 0.5, "acc": 0.8, "seconds": 3.0}]
 
@@ -213,11 +213,9 @@ def test_sides_of_other_pictures_are_not_compared():
         tables.figures(made, 3)
 
 
-def test_states_come_in_the_order_of_training(tmp_path: Path):
-    for name in ("phase2", "phase2-epoch3", "phase1", "phase2-epoch1", "phase2-step7", "phase2-epoch1.partial"):
-        (tmp_path / "checkpoints" / name).mkdir(parents=True)
-    names = [name for name, _ in sides.kept_states(tmp_path, ["head", "all"])]
-    assert names == ["head", "all, epoch 1", "all, epoch 3", "all"]
+def test_states_are_the_ends_of_the_phases(tmp_path: Path):
+    ends = sides.phase_ends(tmp_path, ["head", "all"])
+    assert [(name, path.name) for name, path in ends] == [("head", "phase1"), ("all", "phase2")]
 
 
 def test_ablations_are_named():
@@ -237,6 +235,9 @@ def test_regression_takes_the_strength_that_holds_on_other_photos():
     noise = generator.normal(0, 1, (60, 12))
     logs, strength = logistic.regression(noise, labels, noise, 0)
     assert strength <= 0.01, "there is nothing to learn"
+    two_logs, _ = logistic.regression(noise, labels % 2, 1e5 * noise, 0)
+    assert np.isfinite(two_logs).all() and two_logs.min() < -800, "no probability is rounded to 0"
+    np.testing.assert_allclose(np.exp(two_logs).sum(1), 1.0, rtol=1e-6)
     clear = 4.0 * np.eye(3)[labels] + 0.1 * noise[:, :3]
     logs, strength = logistic.regression(clear, labels, clear, 0)
     assert strength >= 1.0 and (logs.argmax(-1) == labels).all()

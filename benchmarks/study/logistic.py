@@ -79,7 +79,7 @@ def regression(train: np.ndarray, labels: np.ndarray, valid: np.ndarray, seed: i
 
     def held_out_loss(strength: float) -> float:
         model = LogisticRegression(C=strength, max_iter=1000)
-        logs = cross_val_predict(model, train, labels, cv=folds, method="predict_log_proba")
+        logs = _logs(cross_val_predict(model, train, labels, cv=folds, method="decision_function"))
         return float(-logs[rows, labels].mean())
 
     best, lowest = STRENGTHS[0], held_out_loss(STRENGTHS[0])
@@ -89,4 +89,12 @@ def regression(train: np.ndarray, labels: np.ndarray, valid: np.ndarray, seed: i
             break
         best, lowest = strength, loss
     solved = LogisticRegression(C=best, max_iter=1000).fit(train, labels)
-    return np.asarray(solved.predict_log_proba(scaler.transform(valid)), np.float32), best
+    return _logs(solved.decision_function(scaler.transform(valid))).astype(np.float32), best
+
+
+def _logs(scores: np.ndarray) -> np.ndarray:
+    """Log probabilities [n, c] of scikit-learn's scores: [n, c], or [n] of two classes; finite for sure ones, too."""
+    scores = np.asarray(scores, np.float64)
+    scores = scores if scores.ndim == 2 else np.stack([np.zeros_like(scores), scores], 1)
+    scores = scores - scores.max(1, keepdims=True)
+    return np.asarray(scores - np.log(np.exp(scores).sum(1, keepdims=True)))

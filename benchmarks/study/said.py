@@ -14,8 +14,7 @@ class Said(NamedTuple):
     """What a turn says of the pictures.
 
     Attributes:
-      names: of the states, in the order of training; a phase's end has the phase's name, a cycle's end
-        within it "NAME, epoch N".
+      names: of the states, in the order of training: phases, by their ends.
       plain, augmented: float32 [k, n, c] log probabilities, without and with test-time augmentation.
       labels: int [n].
       files: CLASS/FILE of each.

@@ -19,6 +19,7 @@ from jaxclf.data.splits import open_data
 from jaxclf.inference.tta import combine_views, predict_views
 from jaxclf.metrics import log_probabilities
 from jaxclf.run.checkpoint_file import load_variables
+from jaxclf.run.checkpoints import phase_path
 from jaxclf.run.selection import view_preset
 from study.processes import finished, keep, run_process
 from study.said import Said, file_name, write_said
@@ -27,7 +28,7 @@ from study.said import Said, file_name, write_said
 def fit_turn(folder: Path, data: Path, flags: Sequence[str], seed: int, threads: int) -> dict[str, Any]:
     """`jaxclf fit` with nothing compiled beforehand, unless the turn has ended already; its record.
 
-    The states are judged after the clock has stopped, and the checkpoints then removed.
+    The phases' ends are judged after the clock has stopped, and the checkpoints then removed.
     """
     asked = [*flags, "--seed", str(seed)]
     if record := finished(folder, asked):
@@ -52,13 +53,13 @@ def fit_turn(folder: Path, data: Path, flags: Sequence[str], seed: int, threads:
 
 
 def judge_states(run_folder: Path, data: Path) -> Said:
-    """What every state that a run has kept says of the validation pictures, plain and with test-time augmentation."""
+    """What each phase of a run ended with says of the validation pictures, plain and with test-time augmentation."""
     run = load_run(run_folder)
     settings = run.recipe.settings
     splits = open_data(data, valid_fraction=settings.valid_fraction, seed=settings.seed, classes=run.classes)
     loader = loader_for(splits.valid, settings, run.spec.preprocess, train=False, cache="memory")
     names, plain, augmented = [], [], []
-    for name, path in kept_states(run_folder, [phase.name for phase in run.recipe.phases]):
+    for name, path in phase_ends(run_folder, [phase.name for phase in run.recipe.phases]):
         views = predict_views(
             run.model,
             load_variables(path),
@@ -80,15 +81,9 @@ def judge_states(run_folder: Path, data: Path) -> Said:
     )
 
 
-def kept_states(run_folder: Path, phases: Sequence[str]) -> list[tuple[str, Path]]:
-    """Name and checkpoint of the states that a run has kept, in the order of training: cycles' ends, phases' ends."""
-    found = []
-    for path in (run_folder / "checkpoints").iterdir():
-        if match := re.fullmatch(r"phase(\d+)(?:-epoch(\d+))?", path.name):
-            number, epoch = int(match[1]), int(match[2] or 0)
-            name = phases[number - 1] + (f", epoch {epoch}" if epoch else "")
-            found.append((number, epoch or sys.maxsize, name, path))
-    return [(name, path) for *_, name, path in sorted(found)]
+def phase_ends(run_folder: Path, phases: Sequence[str]) -> list[tuple[str, Path]]:
+    """Name and checkpoint of what each phase ended with, in the order of training: the states a run may end with."""
+    return [(name, phase_path(run_folder, number)) for number, name in enumerate(phases)]
 
 
 def fastai_turn(

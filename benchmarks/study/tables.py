@@ -41,9 +41,7 @@ def judged_turn(said: Said, record: Mapping[str, Any]) -> Turn:
     if len(said.names) == 1 and (said.plain == said.augmented).all():
         return Turn(record, said.files, said.labels, augmented.of(0), [], (), [])
     first_half = halves(said.labels)
-    ended = [k for k, name in enumerate(said.names) if ", epoch " not in name]  # a run ends with a phase's end
-    names = [str(said.names[k]) for k in ended]
-    plain, augmented = (Scores(*(field[ended] for field in scores)) for scores in (plain, augmented))
+    names = [str(name) for name in said.names]
     final, choices = judge(plain, augmented, first_half)
     chosen, _ = judge(plain, plain, first_half)
     ends = [(name, plain.of(k)) for k, name in enumerate(names)]

@@ -161,8 +161,8 @@ class Phase:
         return 0 if self.solve else cycle_boundaries(self.cycle_epochs, self.num_cycles, self.cycle_mult)[-1]
 
     @property
-    def head_only(self) -> bool:
-        """Whether pictures train the head alone for two epochs or more: then the body sees those of validation once."""
+    def caches_validation(self) -> bool:
+        """Whether the body sees the validation pictures once: pictures train the head alone, for two epochs or more."""
         return self.frozen == MODULES[:-1] and self.cut is None and self.num_epochs > 1
 
 

@@ -97,7 +97,7 @@ def _judge(
     """What the phase has brought goes into the run's state, and the phase is over."""
     settings, phase = context.settings, run.phase
     on_the_way = phase.image_size not in (None, settings.image_size)
-    if predictions is None or phase.cut is not None or phase.head_only or on_the_way:
+    if predictions is None or phase.cut is not None or phase.caches_validation or on_the_way:
         # Every phase is judged on the same: whole pictures, at the size that is used afterwards.
         valid_loader = context.loaders.valid[settings.image_size]
         predictions = predict(context.model, variables, valid_loader, threshold=settings.threshold)
@@ -124,7 +124,7 @@ def _loaders(context: RunContext, phase: Phase, variables: Tree) -> tuple[AnyLoa
     if phase.cut is None:
         valid_loader = context.loaders.valid[phase.image_size or settings.image_size]
         # The body need not see the same pictures again in every epoch.
-        held_back = _held_back(context, phase, variables, "pooled") if phase.head_only else valid_loader
+        held_back = _held_back(context, phase, variables, "pooled") if phase.caches_validation else valid_loader
         return train_loader, held_back, None
     features, cached = _activations(context, phase, variables, train_loader)
     sampled: dict[str, Any] = {"batch_size": settings.batch_size, "seed": settings.seed, "sampling": settings.sampling}

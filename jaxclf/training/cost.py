@@ -196,7 +196,7 @@ def phase_costs(recipe: Recipe, num_train: int, num_classes: int, *, num_valid: 
         if phase.lr_from == "find" and worth_a_test(phase, steps, over := finder_range(settings, stands=number > 0)):
             num_steps += over.num_steps
         flops = num_steps * one_step(image_size=size, frozen=phase.frozen, start=phase.cut)
-        known = "pooled" if phase.head_only else None
+        known = "pooled" if phase.caches_validation else None
         flops += phase.num_epochs * num_valid * picture(image_size=size, start=phase.cut or known)
         flops += num_valid * picture(image_size=size, stop=known) if known else 0
         if phase.cut is not None:

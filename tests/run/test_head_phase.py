@@ -29,7 +29,7 @@ def test_the_body_sees_validation_pictures_once_and_figures_stay(photos, tmp_pat
     monkeypatch.setattr(phases, "train", watched)
     once, again = Epochs(), Epochs()
     summary = run_recipe(photos, tmp_path / "once", recipe, observer=once)
-    monkeypatch.setattr(Phase, "head_only", property(lambda phase: False))
+    monkeypatch.setattr(Phase, "caches_validation", property(lambda phase: False))
     expected = run_recipe(photos, tmp_path / "again", recipe, observer=again)
     assert cuts == [(None, "pooled"), (None, None)]
     assert len(once.losses) == 3
@@ -38,7 +38,7 @@ def test_the_body_sees_validation_pictures_once_and_figures_stay(photos, tmp_pat
 
 
 def test_one_epoch_is_not_worth_it():
-    assert not Phase("head", (0.01,), frozen=BODY).head_only
-    assert Phase("head", (0.01,), frozen=BODY, cycle_epochs=2).head_only
-    assert not Phase("head", (0.01,), frozen=BODY, cycle_epochs=2, cut="pooled", augment="none").head_only
-    assert not Phase("later layers", (0.01,), frozen=BODY[:4], cycle_epochs=2).head_only
+    assert not Phase("head", (0.01,), frozen=BODY).caches_validation
+    assert Phase("head", (0.01,), frozen=BODY, cycle_epochs=2).caches_validation
+    assert not Phase("head", (0.01,), frozen=BODY, cycle_epochs=2, cut="pooled", augment="none").caches_validation
+    assert not Phase("later layers", (0.01,), frozen=BODY[:4], cycle_epochs=2).caches_validation
