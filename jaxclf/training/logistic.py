@@ -106,10 +106,11 @@ def solve_logistic(
     means, errors = _judge(curve, held_out.any(0), problem)
     best = int(np.argmin(np.where(np.isfinite(means), means, np.inf)))
     solution = lanes.solve(np.ones((1, number)), strengths[best], warm[best] if warm else None, tolerance)
+    theta = np.asarray(solution.theta[0])  # waits for it, before it is said to be done
     total = math.ceil(len(held_out) / lanes.size) * len(strengths) + 1
     (on_progress or silent)(total, total)
     return SolvedHead(
-        columns.fold_back(np.asarray(solution.theta[0]), multi_label=problem.multi_label),
+        columns.fold_back(theta, multi_label=problem.multi_label),
         ridge=float(strengths[best]),
         ridges=strengths,
         losses=means,
