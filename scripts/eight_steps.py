@@ -6,6 +6,7 @@ DATA holds train/CLASS/* and valid/CLASS/*, or just CLASS/*. `jaxclf fit` runs t
 """
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +31,8 @@ jaxclf.enable_compilation_cache()
 data = jaxclf.open_data(args.data)
 settings = jaxclf.Settings(batch_size=args.batch_size or "auto").for_photos(len(data.train))
 known = jaxclf.load_weights(args.weights, args.arch)
-size, preprocess = args.image_size, known.config.preprocess
+size, preprocess = args.image_size, known.config.preprocess  # of which at most .93 of the shorter side are shown
+preprocess = dataclasses.replace(preprocess, crop_fraction=min(preprocess.crop_fraction, 0.93))
 model = jaxclf.create_classifier(args.arch, len(data.train.classes), head=settings.head)
 initial: Any = jaxclf.merge_variables(jaxclf.init_variables(model, jax.random.key(0), image_size=size), known.variables)
 
@@ -68,9 +70,8 @@ def solve(step: int, name: str, features: Any) -> Held:
 # 1. Augmentation on; and precompute: what the frozen body makes of the plain pictures, computed once.
 common: dict[str, Any] = {"batch_size": settings.batch_size, "image_size": size, "preprocess": preprocess}
 augmented = jaxclf.Loader(data.train, train=True, **common)
-plain = jaxclf.Loader(data.train, train=True, presized=False, **common)
 valid = jaxclf.Loader(data.valid, train=False, **common)
-features = jaxclf.extract_features(model, initial, plain)
+features = jaxclf.extract_features(model, initial, jaxclf.Loader(data.train, train=True, presized=False, **common))
 
 # 2. In place of a rate, the head's ridge, by cross-validation. 3. The head at its optimum on what was precomputed,
 # 4. and on three views of each picture: the plain one, and two augmented ones.

@@ -16,6 +16,7 @@ from conftest import REPOSITORY
 import jaxclf
 from jaxclf.cli.terminal import describe_cycles
 from jaxclf.config import Phase, Settings, frozen_prefix
+from jaxclf.run.prepare import MAX_CROP_FRACTION
 from jaxclf.run.recipes import (
     EIGHT_STEPS,
     LIKE_IMAGENET,
@@ -64,12 +65,20 @@ def told(photos, weights_file, small10t, tmp_path_factory) -> Told:
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
         for name in ("extract_features", "solve_head", "find_lr", "fit", "predict_tta"):
             patch.setattr(jaxclf, name, functools.partial(watched, calls, name, getattr(jaxclf, name)))
+        patch.setattr(jaxclf, "load_weights", functools.partial(shown_whole, jaxclf.load_weights))
         patch.setattr(jaxclf, "summarize", lambda predictions: {"loss": next(losses), "accuracy": 0.9})
         options = f"--arch {small10t} --image-size 32 --batch-size 8 --finder-steps 20"
         arguments = [str(photos), "--weights", str(weights_file), "--out", str(out), *options.split()]
         patch.setattr(sys, "argv", [str(SCRIPT), *arguments])
         names = runpy.run_path(str(SCRIPT), run_name="__main__")
     return Told(calls, names, printed.getvalue(), sorted(path.name for path in out.iterdir()))
+
+
+def shown_whole(load, *arguments):
+    """Weights whose evaluation shows all of a picture's shorter side."""
+    loaded = load(*arguments)
+    preprocess = dataclasses.replace(loaded.config.preprocess, crop_fraction=1.0)
+    return loaded._replace(config=dataclasses.replace(loaded.config, preprocess=preprocess))
 
 
 def watched(calls, name, original, *arguments, **options):
@@ -105,6 +114,11 @@ def test_the_script_runs_these_phases(told):
         decided = Settings(batch_size=8).for_photos(26)
         assert (options["settings"].batch_size, options["settings"].bn_frozen) == (8, decided.bn_frozen)
     assert [name for name, *_ in done] == ["predict_tta"] * len(PHASES)
+
+
+def test_the_script_shows_as_much_of_a_picture_as_a_run_does(told):
+    loaders = [loader for name, (_, _, loader, *_), _, _ in told.calls if name in ("extract_features", "predict_tta")]
+    assert len(loaders) == 5 and {loader.preprocess.crop_fraction for loader in loaders} == {MAX_CROP_FRACTION}
 
 
 def test_the_script_says_what_they_brought(told):
