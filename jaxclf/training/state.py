@@ -21,7 +21,7 @@ class TrainState:
       params: the full parameter tree, frozen modules included.
       batch_stats: BatchNorm's running statistics.
       opt_state: the optimizer's state, for the trainable parameters only.
-      failed_at: int32 scalar, the step whose loss, gradient or result was not finite; -1 as long as there is none.
+      failed_at: int32 scalar, the step whose loss or gradient was not finite, see `make_train_step`; else -1.
         That step and all later ones change nothing.
       ema: the running average of `variables`, if one is kept.
     """

@@ -51,8 +51,9 @@ def make_train_step(
     Only the trainable part of the parameters is differentiated: frozen modules run forward, with their running
     BatchNorm statistics, and are handed through untouched. The step's own key is `fold_in(key, state.step)`.
 
-    A step whose loss, gradient or result is not finite changes nothing but `state.failed_at`, which stops all later
-    steps too; so the state can be asked now and then instead of at every step.
+    A step whose loss is not finite, or whose gradient, BatchNorm statistics or rates have a number whose square is not
+    (above 1.8e19), changes nothing but `state.failed_at`, which stops all later steps too; so the state can be asked
+    now and then instead of at every step. What the optimizers of this library make of other numbers is finite.
 
     Args:
       model: the classifier.
@@ -100,14 +101,15 @@ def make_train_step(
         trainable, fixed = partition(state.params, frozen)
         told, weighted_loss = _told(hyperparameters, loss)
         found = differentiate(weighted_loss, trainable, fixed, state.batch_stats, examples, dropout_key)
+        found = found._replace(gradients=_laid_out(found.gradients))
         weight = jnp.where(found.weight > 0.0, found.weight, 1.0)
         gradients = jax.tree.map(lambda leaf: leaf / weight, found.gradients)
         mean_loss = found.total / weight
         updates, opt_state = optimizer.update(gradients, state.opt_state, trainable, **told)
         proposed = (optax.apply_updates(trainable, updates), found.batch_stats, opt_state)
 
-        # The gradient by itself too: clipping and AdamW can make finite numbers of one that is not.
-        finite = jnp.isfinite(mean_loss) & _all_finite((gradients, proposed))
+        rates = _rates(state.step, hyperparameters, schedule, lrs)
+        finite = jnp.isfinite(mean_loss) & _representable((found.gradients, found.batch_stats, rates))
         applied = finite & (state.failed_at < 0)
         trained, batch_stats, opt_state = jax.tree.map(
             lambda new, old: jnp.where(applied, new, old), proposed, (trainable, state.batch_stats, state.opt_state)
@@ -122,10 +124,8 @@ def make_train_step(
             "count": examples.mask.sum(),
             "failed_at": failed_at,
         }
-        if hyperparameters is not None:
-            metrics["lrs"] = hyperparameters.lrs
-        elif schedule is not None:
-            metrics["lrs"] = schedule(state.step) * jnp.asarray(lrs, jnp.float32)
+        if rates is not None:
+            metrics["lrs"] = rates
         step = state.step + applied.astype(jnp.int32)
         return TrainState(step, params, batch_stats, opt_state, failed_at, ema), metrics
 
@@ -175,6 +175,15 @@ def _told(hyperparameters: Hyperparameters | None, loss: Loss) -> tuple[dict[str
     weights = hyperparameters.class_weights
     weighted_loss = loss if weights is None else functools.partial(loss, class_weights=weights)
     return {"lrs": hyperparameters.lrs, "momentum": hyperparameters.momentum}, weighted_loss
+
+
+def _rates(
+    step: jax.Array, hyperparameters: Hyperparameters | None, schedule: Schedule | None, lrs: Sequence[float]
+) -> jax.Array | None:
+    """The rates of a step, float32 [groups], as far as it is known what they are."""
+    if hyperparameters is not None:
+        return hyperparameters.lrs
+    return None if schedule is None else schedule(step) * jnp.asarray(lrs, jnp.float32)
 
 
 def _make_differentiate(
@@ -260,8 +269,27 @@ def sum_trees(trees: Sequence[Any]) -> Any:
     return jax.tree.map(lambda first, *rest: sum(rest, start=first), *trees)
 
 
-def _all_finite(tree: Any) -> jax.Array:
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+def _laid_out(gradients: Tree) -> Tree:
+    """The same, each kernel's in the order of its parameters.
+
+    A GPU's convolutions have an order of their own for a kernel's axes. Left to itself, XLA updates parameters and
+    momentum in that one too, and copies both there and back; so the gradient alone is brought over, as a flat array.
+    """
+    leaves, structure = jax.tree.flatten(gradients)
+    kernels = [number for number, leaf in enumerate(leaves) if leaf.ndim > 1]
+    flat = jax.lax.optimization_barrier([leaves[number].ravel() for number in kernels])
+    for number, leaf in zip(kernels, flat, strict=True):
+        leaves[number] = leaf.reshape(leaves[number].shape)
+    return jax.tree.unflatten(structure, leaves)
+
+
+def _representable(tree: Any) -> jax.Array:
+    """Whether all numbers and their squares are finite: with such gradients an optimizer's state stays finite as well.
+
+    All leaves in one reduction, since one for each would be hundreds of kernels on a GPU.
+    """
+    flat = jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)])
+    return jnp.isfinite(jnp.square(jnp.max(jnp.abs(flat))))
 
 
 def _correct(logits: jax.Array, labels: jax.Array, settings: Settings) -> jax.Array:

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxclf.models import BatchNorm
+from jaxclf.models import BatchNorm, create_classifier, init_variables
 from jaxclf.models.norm import masked_moments
 
 Stats = dict[str, Any]
@@ -53,11 +54,13 @@ def assert_stats_close(actual: Stats, expected: Stats, rtol: float = 1e-5) -> No
 @settings(deadline=None, max_examples=40)
 @given(side=st.sampled_from([None, 3]), mean=st.sampled_from([0.0, 300.0]), seed=st.integers(0, 99))
 def test_training_follows_the_formula(side: int | None, mean: float, seed: int) -> None:
-    # A mean far above the deviation is where E[x^2] - E[x]^2 has no digits left; ddof=1 shows at these small counts.
+    # A mean far above the deviation is where E[x^2] - E[x]^2 has no digits left, but the running mean is near it;
+    # ddof=1 shows at these small counts.
     rng = np.random.default_rng(seed)
     shape = (3, 4) if side is None else (2, side, side + 1, 4)
     x = rng.normal(mean, 1.0, shape).astype(np.float32)
     variables = make_variables(4, seed)
+    variables["batch_stats"]["mean"] += np.float32(mean)
     y, stats = train(variables, x)
     expected, expected_stats = numpy_batch_norm(variables, x, np.ones(len(x)))
     # The mean is known to float32's rounding of its own size; what that makes of y grows as the deviation shrinks.
@@ -65,6 +68,76 @@ def test_training_follows_the_formula(side: int | None, mean: float, seed: int) 
     tolerance = 1e-5 + 1e-4 * np.abs(expected) + 4 * np.finfo(np.float32).eps * np.abs(x).max() / deviation
     assert (np.abs(y - expected) <= tolerance).all()
     assert_stats_close(stats, expected_stats)
+
+
+@pytest.mark.parametrize("off", [0.0, 3.0, 30.0, 300.0])
+@pytest.mark.parametrize("mean", [0.0, 1.0, 1e4])
+def test_the_variance_is_as_exact_as_the_shift_is_near(off: float, mean: float) -> None:
+    """Against float64: a relative error of at most 16 (1 + (off / deviation)^2) 2^-24."""
+    x = np.random.default_rng(9).normal(mean, 1.0, (16, 24, 24, 4)).astype(np.float32)
+    exact = x.astype(np.float64)
+    shift = (exact.mean((0, 1, 2)) + off).astype(np.float32)
+    found = masked_moments(jnp.asarray(x), None, jnp.asarray(shift))
+    bound = 16 * (1 + off**2) * 2.0**-24
+    np.testing.assert_allclose(found.variance, exact.var((0, 1, 2)), rtol=bound)
+    np.testing.assert_allclose(found.mean, exact.mean((0, 1, 2)), rtol=2.0**-22, atol=4 * max(off, 1.0) * 2.0**-24)
+
+
+def test_without_a_shift_the_variance_is_exact_wherever_the_mean_is() -> None:
+    x = np.random.default_rng(10).normal(1e4, 1.0, (16, 24, 24, 4)).astype(np.float32)
+    found = masked_moments(jnp.asarray(x))
+    np.testing.assert_allclose(found.variance, x.astype(np.float64).var((0, 1, 2)), rtol=1e-5)
+
+
+def test_from_scratch_the_first_statistics_are_exact() -> None:
+    """The running means are 0 then, and what the convolutions make of pictures has means of about its deviation."""
+    model = create_classifier("resnet18", 3)
+    images = jnp.asarray(np.random.default_rng(11).normal(0.5, 1.5, (4, 48, 48, 3)), jnp.float32)
+    variables = init_variables(model, jax.random.key(0), image_size=48)
+    seen: list[np.ndarray] = []
+
+    def watched(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        if isinstance(context.module, BatchNorm) and context.method_name == "__call__":
+            seen.append(np.asarray(args[0]))
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(watched):
+        model.apply(variables, images, train=True, mutable=["batch_stats"])
+    assert len(seen) == 20
+    for x in seen:
+        found, exact = masked_moments(jnp.asarray(x), None, jnp.zeros(x.shape[-1])), x.astype(np.float64)
+        np.testing.assert_allclose(found.mean, exact.mean((0, 1, 2)), rtol=1e-5, atol=1e-6 * exact.std())
+        np.testing.assert_allclose(found.variance, exact.var((0, 1, 2)), rtol=2e-5)
+
+
+@pytest.mark.parametrize("rows", [[1, 1, 1, 1], [1, 0, 1, 1], [0, 0, 0, 0], [0, 1, 0, 0]])
+@pytest.mark.parametrize("shape", [(4, 5), (4, 3, 2, 5)])
+def test_the_written_gradient_is_the_automatic_one(rows: list[int], shape: tuple[int, ...]) -> None:
+    """That of the formula, in float64, masked positions' cotangents included."""
+    rng = np.random.default_rng(12)
+    x, at_y = rng.normal(2.0, 3.0, (2, *shape))
+    variables, mask = make_variables(5), np.array(rows)
+
+    def formula(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+        axes = tuple(range(x.ndim - 1))
+        if mask.any():
+            mean, variance = x[mask == 1].mean(axes), x[mask == 1].var(axes)
+        else:
+            mean, variance = (jnp.asarray(variables["batch_stats"][name], x.dtype) for name in ("mean", "var"))
+        return jnp.sum(at_y * ((x - mean) / jnp.sqrt(variance + 1e-5) * scale + bias))
+
+    def layer(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+        given = {"params": {"scale": scale, "bias": bias}, "batch_stats": variables["batch_stats"]}
+        y, _ = BatchNorm().apply(given, x, use_running_average=False, mask=jnp.asarray(mask), mutable=["batch_stats"])
+        return jnp.sum(at_y.astype(np.float32) * y)
+
+    arguments = (x, variables["params"]["scale"], variables["params"]["bias"])
+    with jax.enable_x64(True):
+        expected = jax.grad(formula, (0, 1, 2))(*(jnp.asarray(each, jnp.float64) for each in arguments))
+        expected = [np.asarray(each) for each in expected]
+    found = jax.grad(layer, (0, 1, 2))(*(jnp.asarray(each, jnp.float32) for each in arguments))
+    for ours, exact in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, exact, rtol=1e-4, atol=2e-5 * np.abs(exact).max())
 
 
 @pytest.mark.parametrize("dtype", [np.bool_, np.int32, np.float32])
@@ -152,6 +225,7 @@ def test_bfloat16_in_and_out_but_float32_statistics() -> None:
     # 2,048 values near 100: summed in bfloat16 (8 bits of mantissa) the mean would be off by whole units.
     x = jnp.asarray(np.random.default_rng(6).normal(100.0, 1.0, (2, 32, 32, 4)), jnp.bfloat16)
     variables = make_variables(4)
+    variables["batch_stats"]["mean"] += np.float32(100.0)
     y, stats = train(variables, x, dtype=jnp.bfloat16)
     assert y.dtype == jnp.bfloat16
     assert {leaf.dtype for leaf in stats.values()} == {np.dtype(np.float32)}

@@ -1,0 +1,1 @@
+"""Train steps compiled for accelerators that this machine does not have, and what the programs cost."""
