@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 TOGETHER := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 export PYTHON VENV
 
-.PHONY: demo test test-all lint format bench clean help
+.PHONY: demo test test-all lint format bench accelerators clean help
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,11 @@ format: $(VENV)/.installed-test  ## mend what ruff can mend
 
 bench: $(VENV)/.installed-bench  ## the benchmarks that need no peer
 	for question in $(QUESTIONS); do $(BIN)/python benchmarks/run.py $$question || exit 1; done
+
+accelerators:  ## an environment that compiles for H100 and TPU, about 7 GB, and what our steps cost there
+	@VENV=.venv-accelerators bash .ci/venv .
+	.venv-accelerators/bin/python -m pip install -q "jax[tpu]" "jax[cuda12]"
+	.venv-accelerators/bin/python benchmarks/run.py accelerators
 
 $(VENV)/.installed: pyproject.toml .ci/venv
 	@bash .ci/venv .

@@ -22,7 +22,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from accel.devices import BANDWIDTH, CLOCK, PEAK, lower_for
+from accel.devices import BANDWIDTH, CLOCK, PEAK, lower_for, prepare
 from accel.flax_example import example_step
 from accel.hlo import Operation, hidden, operations
 from accel.steps import PARTS, own_program
@@ -30,6 +30,7 @@ from harness import Run
 
 from jaxclf._files import write_atomic
 
+__all__ = ["SMOKE", "TURNS", "WARM_UP", "Case", "cases", "conclude", "ours", "peer", "prepare"]
 TURNS, WARM_UP = 1, 0
 KEPT = Path("runs") / "accelerators"
 SMOKE = {"device": "h100", "arch": "resnet18", "part": "eval", "image_size": 32, "batch_size": 2}

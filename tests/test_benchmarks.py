@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import importlib.util
 import json
 import subprocess
 import sys
@@ -15,7 +16,10 @@ from harness import Run, measure, ratios, spread, table
 
 DATA = {"decode", "loader", "precompute", "recipe_study", "tiny_imagenet_score"}
 #: What compiles a whole network, or starts programs that do.
-HEAVY = {"cached_head", "frozen_steps", "precompute", "scaling", "recipe_study", "train_step"}
+HEAVY = {"accelerators", "cached_head", "frozen_steps", "precompute", "scaling", "recipe_study", "train_step"}
+needs_compilers = pytest.mark.skipif(
+    importlib.util.find_spec("jax_cuda12_plugin") is None, reason="no compiler for GPUs here: make accelerators"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +181,7 @@ def test_every_question_has_the_interface(name: str):
     "name",
     # tests/weights/test_bundled_score.py runs tiny_imagenet_score.
     [
-        pytest.param(name, marks=[pytest.mark.slow] * (name in HEAVY))
+        pytest.param(name, marks=[pytest.mark.slow] * (name in HEAVY) + [needs_compilers] * (name == "accelerators"))
         for name in run.QUESTIONS
         if name != "tiny_imagenet_score"
     ],

@@ -1,18 +1,11 @@
 """Compiling for an H100 or a TPU on a machine that has neither: both compilers run on a CPU, nothing else does.
 
-Imported before jax: it decides which platforms jax looks for. Needs `jax[tpu]` and `jax[cuda12]` in one environment
-(`make accelerators`).
+It needs `jax[tpu]` and `jax[cuda12]` in one environment (`make accelerators`).
 """
 
+import importlib.util
 import os
 from typing import Any
-
-FLAGS = "--xla_gpu_autotune_level=0"  # tuning runs kernels, which needs the device
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-os.environ["TPU_SKIP_MDS_QUERY"] = "1"
-os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 
 import jax
 import numpy as np
@@ -38,27 +31,40 @@ gpu_device_info {
 #: The smallest topology of each kind of TPU that the compiler knows; one of its devices is compiled for.
 TOPOLOGIES = {"v5e": "v5e:2x2", "v6e": "v6e:2x2"}
 #: Bytes a second from main memory, and dense bfloat16 and float32 operations a second, from the makers' data sheets.
-#: An H100 multiplies float32 as TF32; a TPU in six passes of bfloat16 where full precision is asked for, in one by default.
+#: An H100 multiplies float32 as TF32, a TPU by default in one pass of bfloat16.
 BANDWIDTH = {"h100": 3.35e12, "v5e": 8.19e11, "v6e": 1.64e12}
 PEAK = {"h100": 9.89e14, "v5e": 1.97e14, "v6e": 9.18e14}
 CLOCK = {"v5e": 1.5e9, "v6e": 1.75e9}
 
-_canonicalize = xla_bridge.canonicalize_platform
+
+def prepare() -> None:
+    """To be called before JAX looks for devices: only the CPU is one, and kernels are not tuned, as that needs one."""
+    jax.config.update("jax_platforms", "cpu")
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0".strip()
+    canonical: Any = xla_bridge.canonicalize_platform
+
+    def canonical_platform(platform: str) -> str:
+        try:
+            return str(canonical(platform))
+        except RuntimeError:  # without a GPU, "gpu" has no canonical name, see jax-ml/jax#23971
+            return "cuda" if platform == "gpu" else platform
+
+    xla_bridge.canonicalize_platform = canonical_platform
 
 
-def _canonical_platform(platform: str) -> str:
-    """Without a GPU, "gpu" has no canonical name, see jax-ml/jax#23971."""
-    try:
-        return _canonicalize(platform)
-    except RuntimeError:
-        return "cuda" if platform == "gpu" else platform
-
-
-xla_bridge.canonicalize_platform = _canonical_platform
+def missing(kind: str) -> str:
+    """The package without which a kind cannot be compiled for; "" if it is there."""
+    module, package = ("jax_cuda12_plugin", "jax[cuda12]") if kind == "h100" else ("libtpu", "jax[tpu]")
+    return "" if importlib.util.find_spec(module) else package
 
 
 def describe(kind: str) -> Any:
     """One device of a kind: a key of BANDWIDTH."""
+    if package := missing(kind):
+        raise SystemExit(f"error: {package} is not installed, which compiles for {kind}: make accelerators")
     if kind == "h100":
         topology = topologies.get_topology_desc(platform="cuda", target_config=H100, topology="1x1x1")
     else:

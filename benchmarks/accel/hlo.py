@@ -162,7 +162,7 @@ def _heavy(
 
 
 def _convolution_flops(each: Instruction, given: list[Shape]) -> float:
-    """2 multiply-adds for each element of the output and of a kernel's window; zeros between dilated inputs are none."""
+    """2 for each element of the output and of a kernel's window; zeros between dilated inputs are not counted."""
     labels = each.attribute(r"dim_labels=(\w+->\w+)")
     kernel, output = given[1], each.shapes[0]
     if "BackwardInput" in each.target:

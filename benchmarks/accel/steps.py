@@ -25,7 +25,7 @@ def own_program(part: str, arch: str, size: int, batch: int, dtype: str, augment
     model = create_classifier(arch, NUM_CLASSES, dtype=jnp.dtype(dtype))
     preprocess = Preprocess(image_size=size)
     variables = jax.eval_shape(lambda: init_variables(model, jax.random.key(0), image_size=size))
-    shape = jax.ShapeDtypeStruct
+    shape: Any = jax.ShapeDtypeStruct
     if part == "eval":
         step: Any = make_predict_step(model, preprocess=preprocess)
         return step.__wrapped__, (variables, shape((batch, size, size, 3), jnp.uint8))

@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-
 #: Positions of one picture that are added up at once.
 AT_ONCE = 1024
 
@@ -107,6 +106,8 @@ def normalize_batch(
 ) -> tuple[jax.Array, Moments]:
     """x [b, ..., c] normalised by its own moments, in `dtype`, and these; by the running ones if all of it is masked.
 
+    Where the variance is not finite, y is not a number.
+
     The moments are there to be kept: only y has a gradient, with respect to x, scale and bias. With y' its cotangent,
     a = scale / sqrt(variance + epsilon), z = (x - mean) / sqrt(variance + epsilon) and sums over all positions:
     bias' = sum y', scale' = sum y' z, and x' = a (y' - (bias' + z scale') / n) at valid positions, a y' at others.
@@ -134,7 +135,8 @@ def _forward(
     shift = running[0]
     from_shift = _from_shift(x, mask, shift)
     variance = jnp.where(from_shift.n > 0, from_shift.variance, running[1])
-    inverse = jax.lax.rsqrt(variance + epsilon)
+    # Of a variance that overflows the inverse root would be 0, and nobody would see that it had.
+    inverse = jnp.where(jnp.isfinite(variance), jax.lax.rsqrt(variance + epsilon), jnp.nan)
     y = _centred(x, shift, from_shift.mean) * (inverse * scale) + bias
     moments = from_shift._replace(mean=shift + from_shift.mean)
     return (y.astype(dtype), moments), (x, scale, mask, shift, from_shift.mean, inverse, from_shift.n)

@@ -51,9 +51,10 @@ def make_train_step(
     Only the trainable part of the parameters is differentiated: frozen modules run forward, with their running
     BatchNorm statistics, and are handed through untouched. The step's own key is `fold_in(key, state.step)`.
 
-    A step whose loss is not finite, or whose gradient, BatchNorm statistics or rates have a number whose square is not
-    (above 1.8e19), changes nothing but `state.failed_at`, which stops all later steps too; so the state can be asked
-    now and then instead of at every step. What the optimizers of this library make of other numbers is finite.
+    A step whose loss is not finite (BatchNorm sees to it that it is not where its statistics are not), or whose
+    gradient or rates have a number whose square is not (above 1.8e19), changes nothing but `state.failed_at`, which
+    stops all later steps too; so the state can be asked now and then instead of at every step. What the optimizers of
+    this library make of other numbers is finite.
 
     Args:
       model: the classifier.
@@ -109,7 +110,7 @@ def make_train_step(
         proposed = (optax.apply_updates(trainable, updates), found.batch_stats, opt_state)
 
         rates = _rates(state.step, hyperparameters, schedule, lrs)
-        finite = jnp.isfinite(mean_loss) & _representable((found.gradients, found.batch_stats, rates))
+        finite = jnp.isfinite(mean_loss) & _representable((found.gradients, rates))
         applied = finite & (state.failed_at < 0)
         trained, batch_stats, opt_state = jax.tree.map(
             lambda new, old: jnp.where(applied, new, old), proposed, (trainable, state.batch_stats, state.opt_state)

@@ -201,6 +201,13 @@ def test_an_empty_batch_changes_nothing_and_is_finite() -> None:
     np.testing.assert_array_equal(y, BatchNorm().apply(variables, jnp.asarray(x), use_running_average=True))
 
 
+def test_a_variance_that_overflows_shows() -> None:
+    x = np.random.default_rng(13).normal(size=(3, 2, 2, 4)).astype(np.float32)
+    x[..., 1] *= 1e20  # finite, and its square is not
+    y, _ = train(make_variables(4), x)
+    assert np.isnan(y[..., 1]).all() and np.isfinite(y[..., [0, 2, 3]]).all()
+
+
 def test_a_single_value_moves_the_mean_and_leaves_the_variance() -> None:
     x = np.random.default_rng(4).normal(size=(2, 4)).astype(np.float32)
     variables = make_variables(4)

@@ -74,7 +74,7 @@ def difference(a, b):
 
 
 def normalize_parts(x, scale, bias, mask, running, epsilon, dtype):
-    """BatchNorm if each device took the moments of its own rows, and their mean for the running ones. All rows count."""
+    """BatchNorm if each device took the moments of its own rows; the running ones follow their mean. All rows count."""
     parts = x.reshape(NUM_DEVICES, -1, *x.shape[1:])
     mean, variance = (of(parts, axis=(1, 2, 3), keepdims=True) for of in (jax.numpy.mean, jax.numpy.var))
     y = (parts - mean) * jax.lax.rsqrt(variance + epsilon) * scale + bias
