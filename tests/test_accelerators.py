@@ -36,7 +36,7 @@ ENTRY %main (x: bf16[2,8,8,4], k: bf16[16,3,3,4], d: f32[8,16]) -> f32[4] {{
   %x = bf16[2,8,8,4]{{3,2,1,0}} parameter(0)
   %k = bf16[16,3,3,4]{{3,2,1,0}} parameter(1)
   %d = f32[8,16]{{1,0}} parameter(2)
-  %forward = (bf16[2,4,4,16]{{3,2,1,0}}, u8[0]) custom-call(%x, %k), {GPU}"__cudnn$convForward", metadata={{op_name="conv"}}
+  %forward = (bf16[2,4,4,16], u8[0]) custom-call(%x, %k), {GPU}"__cudnn$convForward", metadata={{op_name="conv"}}
   %y = bf16[2,4,4,16]{{3,2,1,0}} get-tuple-element(%forward), index=0
   %kernel = (bf16[16,3,3,4]{{3,2,1,0}}, u8[0]{{0}}) custom-call(%x, %y), {GPU}"__cudnn$convBackwardFilter"
   %input = (bf16[2,8,8,4]{{3,2,1,0}}, u8[0]{{0}}) custom-call(%y, %k), {GPU}"__cudnn$convBackwardInput"
