@@ -168,8 +168,8 @@ def test_the_disk_cache_changes_nothing_and_is_found_again(photos, tmp_path, mon
 
 
 def test_divergence_names_step_rates_and_the_last_good_checkpoint(photos, tmp_path):
-    fine, wild = (Phase(name, lrs=(lr,), augment="none") for name, lr in (("fine", 0.01), ("wild", 1e30)))
-    with pytest.raises(ValueError, match=r"step \d+ of phase 'wild'.*e\+29.*phase1"):
+    fine, wild = (Phase(name, lrs=(lr,), augment="none") for name, lr in (("fine", 0.01), ("wild", 1e15)))
+    with pytest.raises(ValueError, match=r"step \d+ of phase 'wild'.*e\+14.*phase1"):
         run_recipe(photos, tmp_path / "run", recipe(phases=(fine, wild)))
     with pytest.raises(ValueError, match="No checkpoint was written yet"):
         run_recipe(photos, tmp_path / "other", recipe(phases=(wild,)))
