@@ -35,8 +35,10 @@ class Columns(NamedTuple):
         return {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
 
 
-def make_columns(x: np.ndarray) -> Columns:
+def make_columns(x: np.ndarray, least: float = 0.0) -> Columns:
     """Standardises features [n, d] and turns them to their principal axes.
+
+    Each spread counts as at least the share `least` of the features' root mean square spread.
 
     A ridge does not feel a rotation, so the optimum is the same; but the Hessian becomes nearly diagonal, which the
     solver makes use of. With fewer rows than features the rows span n dimensions at most, and only those are kept.
@@ -46,7 +48,8 @@ def make_columns(x: np.ndarray) -> Columns:
     mean = sum(x[rows].sum(0, dtype=np.float64) for rows in blocks) / number
     variance = sum(((x[rows] - mean) ** 2).sum(0) for rows in blocks) / number
     spread, largest = np.sqrt(variance), np.abs(x).max(0)
-    inverse = np.where(spread > CONSTANT * largest, 1 / np.where(spread > 0, spread, 1), 0.0)
+    floored = np.maximum(spread, least * np.sqrt(variance.mean()))
+    inverse = np.where(spread > CONSTANT * largest, 1 / np.where(floored > 0, floored, 1), 0.0)
     if number < width:
         basis, triangle = np.linalg.qr(((x - mean) * inverse).T)  # [d, n], [n, n]
         rotation = basis @ np.linalg.eigh(triangle @ triangle.T)[1]

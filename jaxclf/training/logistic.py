@@ -32,6 +32,8 @@ class LogisticProblem(NamedTuple):
       num_views: rows per example, one after the other; each weighs 1 / num_views, and a fold holds out all or none.
       class_weights: float [c], >= 0; `None` for ones.
       label_smoothing: in [0, 1), of training; what is held out is judged by the targets as they are.
+      least_spread: share of the features' root mean square spread that each counts as having at least, where all are
+        in one unit.
     """
 
     x: np.ndarray
@@ -40,6 +42,7 @@ class LogisticProblem(NamedTuple):
     num_views: int = 1
     class_weights: np.ndarray | None = None
     label_smoothing: float = 0.0
+    least_spread: float = 0.0
 
 
 class SolvedHead(NamedTuple):
@@ -96,7 +99,7 @@ def solve_logistic(
         folds = assign_folds(problem, 5 if single else num_folds, seed)
         folds = np.where(single & (folds > 0), -1, folds)
     held_out = np.arange(folds.max() + 1)[:, None] == np.repeat(folds, problem.num_views)  # [folds, rows]
-    columns = make_columns(problem.x)
+    columns = make_columns(problem.x, problem.least_spread)
     number, classes = len(problem.x), problem.targets.shape[1]
     limit = device_bytes() if max_bytes is None else max_bytes
     fit = max(limit // problem_bytes(number, classes, columns.z.shape[1]), 1)

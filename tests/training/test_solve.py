@@ -15,6 +15,7 @@ from jaxclf.training import lbfgs, logistic
 from jaxclf.training.columns import make_columns
 from jaxclf.training.logistic import LogisticProblem, assign_folds, solve_logistic
 from jaxclf.training.losses import balanced_class_weights, make_loss
+from jaxclf.training.solve import LEAST_SPREAD
 
 
 def draw(number: int, width: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -284,7 +285,7 @@ def test_the_head_is_put_into_the_model_and_judged_as_it_was_solved(tiny):
     x, labels = draw(90, 16, 3)
     features = dataset(x, labels)
     solved = solve_head(model, variables, features, ridges=[30.0, 3.0])
-    plain = solve_logistic(LogisticProblem(x, one_hot(labels)), [30.0, 3.0])
+    plain = solve_logistic(LogisticProblem(x, one_hot(labels), least_spread=LEAST_SPREAD), [30.0, 3.0])
     np.testing.assert_array_equal(solved.variables["params"]["head"]["fc"]["kernel"], plain.variables["kernel"])
     np.testing.assert_array_equal(solved.losses, plain.losses)
     assert jax.tree.structure(solved.variables) == jax.tree.structure(variables)
@@ -298,6 +299,7 @@ def test_the_head_is_put_into_the_model_and_judged_as_it_was_solved(tiny):
 def test_a_head_on_both_pools_is_scikit_learn_s_on_both(tiny, classes):
     """Both halves tell something here, and logits are those of the network from its cut on."""
     x, labels = draw(90, 32, classes)
+    x = x / x.std(0)  # as pools do, in one unit
     model = create_classifier(tiny[0].config, classes, head="pools")
     variables = init_variables(model, jax.random.key(0), image_size=32)
     names = [f"c{number}" for number in range(classes)]
@@ -319,7 +321,7 @@ def test_the_settings_say_loss_weights_smoothing_and_seed(tiny):
     def losses(**settings):
         return solve_head(model, variables, features, ridges=[10.0, 1.0], settings=Settings(**settings)).losses
 
-    problem = LogisticProblem(x, one_hot(labels))
+    problem = LogisticProblem(x, one_hot(labels), least_spread=LEAST_SPREAD)
     weighted = problem._replace(class_weights=balanced_class_weights(labels, 3))
     for found, expected in (
         (losses(seed=4), solve_logistic(problem, [10.0, 1.0], seed=4)),
@@ -408,3 +410,16 @@ def test_the_plot_shows_the_curve_and_marks_what_was_chosen():
     ax.get_figure().draw_without_rendering()
     with pytest.raises(ValueError, match="num_folds"):
         plot_ridge(solve_logistic(LogisticProblem(x, one_hot(labels)), [1.0], num_folds=0))
+
+
+def test_a_feature_that_one_row_hardly_showed_decides_nothing():
+    """As the maxima of rectified maps are on pictures of few kinds: 0 but for one, and for one held back much more."""
+    generator = np.random.default_rng(5)
+    labels = np.arange(80) % 2
+    x = generator.normal(size=(80, 6)).astype(np.float32) + 2 * labels[:, None]
+    x[:, 5] = 0
+    x[7, 5] = 1e-4
+    problem = LogisticProblem(x, np.eye(2, dtype=np.float32)[labels], least_spread=LEAST_SPREAD)
+    solved = solve_logistic(problem, [0.1], num_folds=0)
+    kernel = np.asarray(solved.variables["kernel"])
+    assert np.abs(0.1 * kernel[5]).max() < 1.0, "a thousand times as much of it as was seen"
