@@ -37,8 +37,9 @@ bench: $(VENV)/.installed-bench  ## the benchmarks that need no peer
 	for question in $(QUESTIONS); do $(BIN)/python benchmarks/run.py $$question || exit 1; done
 
 accelerators:  ## an environment that compiles for H100 and TPU, about 7 GB, and what our steps cost there
-	@VENV=.venv-accelerators bash .ci/venv .
+	@VENV=.venv-accelerators bash .ci/venv ".[test]"
 	.venv-accelerators/bin/python -m pip install -q "jax[tpu]" "jax[cuda12]"
+	.venv-accelerators/bin/python -m pytest -m slow tests/test_accelerators.py
 	.venv-accelerators/bin/python benchmarks/run.py accelerators
 
 $(VENV)/.installed: pyproject.toml .ci/venv

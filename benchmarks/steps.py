@@ -21,6 +21,8 @@ from jaxclf.training.program import make_program
 
 NUM_CLASSES = 10
 RATE = 1e-3
+#: What is trained -> the last frozen module.
+PARTS = {"full": None, "stage4+head": "stage3", "head": "stage4"}
 SETTINGS = Settings(momentum=0.9, weight_decay=1e-4)
 
 

@@ -23,12 +23,10 @@ os.environ.setdefault("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")
 import jax
 import numpy as np
 from harness import Run, import_torch, pictures
-from steps import NUM_CLASSES, RATE, SETTINGS, step_run
+from steps import NUM_CLASSES, PARTS, RATE, SETTINGS, step_run
 
 from jaxclf.config import Preprocess, frozen_prefix
 
-#: What is trained -> the last frozen module.
-PARTS = {"full": None, "stage4+head": "stage3", "head": "stage4"}
 SMOKE = {"arch": "resnet18", "part": "head", "image_size": 32, "batch_size": 2}
 
 

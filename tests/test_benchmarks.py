@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import importlib.util
 import json
 import subprocess
 import sys
@@ -11,15 +10,13 @@ from types import SimpleNamespace
 import harness
 import pytest
 import run
+from compilers import needs_compilers
 from conftest import REPOSITORY
 from harness import Run, measure, ratios, spread, table
 
 DATA = {"decode", "loader", "precompute", "recipe_study", "tiny_imagenet_score"}
 #: What compiles a whole network, or starts programs that do.
 HEAVY = {"accelerators", "cached_head", "frozen_steps", "precompute", "scaling", "recipe_study", "train_step"}
-needs_compilers = pytest.mark.skipif(
-    importlib.util.find_spec("jax_cuda12_plugin") is None, reason="no compiler for GPUs here: make accelerators"
-)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,6 +34,7 @@ TOPOLOGIES = {"v5e": "v5e:2x2", "v6e": "v6e:2x2"}
 #: An H100 multiplies float32 as TF32, a TPU by default in one pass of bfloat16.
 BANDWIDTH = {"h100": 3.35e12, "v5e": 8.19e11, "v6e": 1.64e12}
 PEAK = {"h100": 9.89e14, "v5e": 1.97e14, "v6e": 9.18e14}
+#: A TPU's cycles a second, as far as its peak gives them away.
 CLOCK = {"v5e": 1.5e9, "v6e": 1.75e9}
 
 

@@ -1,4 +1,4 @@
-"""The peer: ResNet-50's train step as Flax's ImageNet example has it, written anew from its description.
+"""The peer: a ResNet's train step as Flax's ImageNet example has it, written anew from its description.
 
 Linen layers, BatchNorm with Flax's own statistics, `max_pool` with SAME padding, softmax cross-entropy plus a penalty
 on kernels, Nesterov momentum; parameters float32, compute bfloat16. Its pictures come normalised from the host, so it

@@ -142,7 +142,7 @@ def _kind(inside: list[str], source: str) -> str:
         return "reduction"
     if does and does <= {"copy", "transpose", "reshape", "copy-start", "copy-done", "slice", "concatenate", "pad"}:
         return "layout"
-    return "elementwise" if "fusion" in does or len(inside) > 1 or does else "other"
+    return "elementwise" if does else "other"
 
 
 def _heavy(

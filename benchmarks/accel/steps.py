@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from steps import PARTS
 
 from jaxclf.config import Preprocess, Settings, frozen_prefix
 from jaxclf.data.batches import Batch
@@ -16,8 +17,6 @@ from jaxclf.training.state import create_train_state
 
 NUM_CLASSES = 1000
 NUM_GROUPS = 3
-#: What is trained -> the last frozen module.
-PARTS = {"full": None, "stage4+head": "stage3", "head": "stage4"}
 
 
 def own_program(part: str, arch: str, size: int, batch: int, dtype: str, augment: str) -> tuple[Any, tuple[Any, ...]]:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxclf.config import Settings
 from jaxclf.data.loader import loader_for
 from jaxclf.inference.features import extract_features
+from jaxclf.metrics import log_probabilities
 from jaxclf.run.observer import Observer
 from jaxclf.run.prepare import prepare
 from study.data import train_files
@@ -94,7 +95,4 @@ def regression(train: np.ndarray, labels: np.ndarray, valid: np.ndarray, seed: i
 
 def _logs(scores: np.ndarray) -> np.ndarray:
     """Log probabilities [n, c] of scikit-learn's scores: [n, c], or [n] of two classes; finite for sure ones, too."""
-    scores = np.asarray(scores, np.float64)
-    scores = scores if scores.ndim == 2 else np.stack([np.zeros_like(scores), scores], 1)
-    scores = scores - scores.max(1, keepdims=True)
-    return np.asarray(scores - np.log(np.exp(scores).sum(1, keepdims=True)))
+    return log_probabilities(scores if scores.ndim == 2 else np.stack([np.zeros_like(scores), scores], 1))

@@ -64,7 +64,7 @@ def masked_moments(x: jax.Array, mask: jax.Array | None = None, shift: jax.Array
 def _from_shift(x: jax.Array, mask: jax.Array | None, shift: jax.Array) -> Moments:
     """The moments of x - shift."""
     valid = _valid(x, mask)
-    n = jnp.sum(valid, dtype=jnp.float32) * (math.prod(x.shape[1:-1]) if x.size else 0.0)
+    n = jnp.sum(valid, dtype=jnp.float32) * math.prod(x.shape[1:-1])
     # `where` before the squares, not a product with the mask after them: padding may hold anything, even NaN.
     from_shift = jnp.where(valid, x.astype(jnp.float32) - shift, 0.0)
     mean, square = _sums(from_shift, jnp.square(from_shift)) / jnp.maximum(n, 1.0)
@@ -77,11 +77,11 @@ def _sums(*terms: jax.Array) -> jax.Array:
     In two steps that all terms share: over so many positions as a GPU adds up in one kernel, then over what is left,
     which is small enough to be stacked. Left to itself, XLA ends with a kernel for each term.
     """
-    shape = terms[0].shape
-    rows, parts = math.prod(shape[1:-1]), 1
-    if rows > AT_ONCE:
-        parts = next(number for number in range(rows // AT_ONCE, rows + 1) if rows % number == 0)
-    partial = [jnp.sum(term.reshape(shape[0], parts, -1, shape[-1]), 2) for term in terms]
+    number, *sides, channels = terms[0].shape
+    rows = max(math.prod(sides), 1)
+    parts = next(parts for parts in range(math.ceil(rows / AT_ONCE), rows + 1) if rows % parts == 0)
+    shape = (number, parts, math.prod(sides) // parts, channels)
+    partial = [jnp.sum(term.reshape(shape), 2) for term in terms]
     return jnp.sum(jnp.stack(partial), (1, 2))
 
 

@@ -109,6 +109,7 @@ def make_train_step(
         updates, opt_state = optimizer.update(gradients, state.opt_state, trainable, **told)
         proposed = (optax.apply_updates(trainable, updates), found.batch_stats, opt_state)
 
+        # The gradient of the sum: that of the mean is divided within the update, and never stands by itself.
         rates = _rates(state.step, hyperparameters, schedule, lrs)
         finite = jnp.isfinite(mean_loss) & _representable((found.gradients, rates))
         applied = finite & (state.failed_at < 0)

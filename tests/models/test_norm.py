@@ -201,6 +201,20 @@ def test_an_empty_batch_changes_nothing_and_is_finite() -> None:
     np.testing.assert_array_equal(y, BatchNorm().apply(variables, jnp.asarray(x), use_running_average=True))
 
 
+@pytest.mark.parametrize("shape", [(0, 3, 3, 4), (2, 0, 3, 4), (0, 4)])
+def test_of_nothing_the_moments_are_zero(shape: tuple[int, ...]) -> None:
+    for moment in masked_moments(jnp.zeros(shape)):
+        np.testing.assert_array_equal(moment, 0.0)
+
+
+@pytest.mark.parametrize("side", [31, 33, 45])  # fewer positions than are added up at once, and more: 1,089 and 2,025
+def test_sums_in_two_steps_are_sums(side: int) -> None:
+    x = np.random.default_rng(14).normal(3.0, 2.0, (2, side, side, 3)).astype(np.float32)
+    found = masked_moments(jnp.asarray(x), None, jnp.full(3, 3.0))
+    np.testing.assert_allclose(found.mean, x.mean((0, 1, 2), dtype=np.float64), rtol=1e-6)
+    np.testing.assert_allclose(found.variance, x.var((0, 1, 2), dtype=np.float64), rtol=1e-5)
+
+
 def test_a_variance_that_overflows_shows() -> None:
     x = np.random.default_rng(13).normal(size=(3, 2, 2, 4)).astype(np.float32)
     x[..., 1] *= 1e20  # finite, and its square is not
