@@ -20,7 +20,7 @@ LAYERS = {"linear": "fc", "pools": "fc_pools"}
 #: Rows that are read at a time.
 BLOCK = 4096
 #: Of a pool, as a share of the pools' root mean square spread. Handwritten digits: without it a pool that one training
-#: picture had hardly shown cost one of 600 others 52 nats (.170 in all, .060 with it); on photos nothing changes.
+#: picture had hardly shown cost one of 600 others 52 nats (.170 in all, .060 with it).
 LEAST_SPREAD = 0.01
 
 
