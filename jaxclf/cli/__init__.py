@@ -44,6 +44,10 @@ def version() -> str:
 
 
 def _run(arguments: list[str], debug: bool) -> None:
+    from jaxclf._memory import keep_freed_memory
+
+    keep_freed_memory()  # before anything starts a thread
+
     from jaxclf._jax import enable_compilation_cache
     from jaxclf.cli import commands, weights
     from jaxclf.cli.arguments import UsageError

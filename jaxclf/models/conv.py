@@ -1,16 +1,23 @@
 """Convolution in the form that XLA runs fast, forwards and backwards; the results are the same.
 
-XLA's CPU convolution falls back to a naive loop on feature maps smaller than about 4 x 4, which is what small pictures
-leave for the last stage: 3x3, 512 -> 512 channels, batch 32 on a 2 x 2 map takes 276 ms forwards and 583 ms with its
-gradients, as one matrix product 5 and 12 ms. Measured by `benchmarks/small_maps.py`, see `benchmarks/results/`.
+Two of XLA's convolutions are slow on a CPU:
 
-The form is the same on every platform, so a network computes by the same formulas wherever it is trained. GPU and TPU
-do convolutions on so small maps as matrix products anyway; `lax.platform_dependent` would give them the convolution
-back, at the price of a branch around each one, forwards and backwards.
+- on feature maps smaller than about 4 x 4, which is what small pictures leave for the last stage, it falls back to a
+  naive loop: 3x3, 512 -> 512 channels, batch 32 on a 2 x 2 map takes 276 ms forwards and 583 ms with its gradients, as
+  one matrix product 5 and 12 ms;
+- for a kernel's gradient it first moves the channels of picture and gradient in front of everything else. Where the
+  kernel is 1x1, or has a stride, products of what lies there already take a tenth to two thirds of the time; so does
+  the gradient of the input of a convolution with a stride, which XLA spreads by zeros and then convolves.
+
+Measured by `benchmarks/small_maps.py`, see `benchmarks/results/`. Small maps are products on every platform, so that a
+network computes by the same formulas wherever it is trained: GPU and TPU do so small convolutions as products anyway.
+The gradients are by products on CPUs only, where it is decided when the step is compiled and no branch is left.
 """
 
+import functools
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +25,16 @@ from jax import lax
 
 #: Output positions up to which a convolution is written as a matrix product over its patches.
 MAX_PRODUCT_POSITIONS = 16
+#: Entries of a kernel up to which its gradients are written as products, one for each of them.
+MAX_PRODUCTS = 9
+
+
+class _Window(NamedTuple):
+    """How a kernel is moved over a picture."""
+
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    precision: Any
 
 
 def convolution(
@@ -30,7 +47,7 @@ def convolution(
     precision: Any = None,
     **others: Any,
 ) -> jax.Array:
-    """`lax.conv_general_dilated` in NHWC / HWIO, as a matrix product where that is faster.
+    """`lax.conv_general_dilated` in NHWC / HWIO, as matrix products where that is faster.
 
     Linen's `nn.Conv` takes it as its `conv_general_dilated`.
 
@@ -47,12 +64,81 @@ def convolution(
     """
     sides = zip(x.shape[1:3], padding, kernel.shape[:2], strides, strict=True)
     height, width = ((side + sum(pad) - size) // stride + 1 for side, pad, size, stride in sides)
-    if feature_group_count > 1 or height * width > MAX_PRODUCT_POSITIONS:
-        return lax.conv_general_dilated(
-            x, kernel, strides, padding, feature_group_count=feature_group_count, precision=precision, **others
+    if feature_group_count == 1 and height * width <= MAX_PRODUCT_POSITIONS:
+        patches = jnp.concatenate(shifted(x, kernel.shape[:2], strides, padding), axis=-1)  # [b, oh, ow, kh * kw * c]
+        return jnp.matmul(patches, kernel.reshape(-1, kernel.shape[-1]), precision=precision)
+    entries = math.prod(kernel.shape[:2])
+    if feature_group_count == 1 and (entries == 1 or (max(strides) > 1 and entries <= MAX_PRODUCTS)):
+        return _with_products(
+            x, kernel, _Window(tuple(strides), tuple((before, after) for before, after in padding), precision)
         )
-    patches = jnp.concatenate(shifted(x, kernel.shape[:2], strides, padding), axis=-1)  # [b, oh, ow, kh * kw * c]
-    return jnp.matmul(patches, kernel.reshape(-1, kernel.shape[-1]), precision=precision)
+    return lax.conv_general_dilated(
+        x, kernel, strides, padding, feature_group_count=feature_group_count, precision=precision, **others
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _with_products(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
+    """The convolution, with gradients that are products on a CPU."""
+    return _convolve(window, x, kernel)
+
+
+def _convolve(window: _Window, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    strides, padding, precision = window
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=numbers, precision=precision)
+
+
+def _forward(x: jax.Array, kernel: jax.Array, window: _Window) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _convolve(window, x, kernel), (x, kernel)
+
+
+def _backward(window: _Window, kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = kept
+
+    def transposed_to_x(kernel: jax.Array, gradient: jax.Array) -> jax.Array:
+        at_x: jax.Array = jax.linear_transpose(lambda x: _convolve(window, x, kernel), x)(gradient)[0]
+        return at_x
+
+    def transposed_to_kernel(x: jax.Array, gradient: jax.Array) -> jax.Array:
+        at_kernel: jax.Array = jax.linear_transpose(lambda kernel: _convolve(window, x, kernel), kernel)(gradient)[0]
+        return at_kernel
+
+    # Apart, so that each can be left out where nobody wants it.
+    to_x = functools.partial(_to_x, window, x.shape)
+    to_kernel = functools.partial(_to_kernel, window, kernel.shape)
+    at_x = lax.platform_dependent(kernel, gradient, cpu=to_x, default=transposed_to_x)
+    return at_x, lax.platform_dependent(x, gradient, cpu=to_kernel, default=transposed_to_kernel)
+
+
+_with_products.defvjp(_forward, _backward)
+
+
+def _to_x(window: _Window, shape: tuple[int, ...], kernel: jax.Array, gradient: jax.Array) -> jax.Array:
+    """What every entry of the kernel carries back, added up where it saw the input."""
+    strides, padding, precision = window
+    total = jnp.zeros((), jnp.float32)
+    for entry in range(math.prod(kernel.shape[:2])):
+        at = divmod(entry, kernel.shape[1])
+        back = jnp.matmul(gradient, kernel[at].T, precision=precision, preferred_element_type=jnp.float32)
+        edges = [spread(*sizes) for sizes in zip(at, padding, strides, gradient.shape[1:3], shape[1:3], strict=True)]
+        total = total + lax.pad(back, jnp.zeros((), back.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+    return total.astype(gradient.dtype)
+
+
+def _to_kernel(window: _Window, shape: tuple[int, ...], x: jax.Array, gradient: jax.Array) -> jax.Array:
+    """One product an entry of the kernel, over all positions."""
+    strides, padding, precision = window
+    flat, over_positions = gradient.reshape(-1, shape[-1]), (((0,), (0,)), ((), ()))
+    views = [view.reshape(-1, shape[2]) for view in shifted(x, shape[:2], strides, padding)]
+    products = [lax.dot_general(view, flat, over_positions, precision=precision) for view in views]
+    return jnp.concatenate(products).reshape(shape)
+
+
+def spread(offset: int, padding: Sequence[int], stride: int, windows: int, side: int) -> tuple[int, int, int]:
+    """`lax.pad`'s (before, after, between) that puts what windows found at `offset` back where they saw it."""
+    before = offset - padding[0]
+    return before, side - 1 - before - (windows - 1) * stride, stride - 1
 
 
 def shifted(

@@ -17,8 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-#: Positions of one picture that are added up at once.
-AT_ONCE = 1024
+from jaxclf.models.sums import channel_sums
 
 
 class Moments(NamedTuple):
@@ -65,24 +64,14 @@ def _from_shift(x: jax.Array, mask: jax.Array | None, shift: jax.Array) -> Momen
     """The moments of x - shift."""
     valid = _valid(x, mask)
     n = jnp.sum(valid, dtype=jnp.float32) * math.prod(x.shape[1:-1])
-    # `where` before the squares, not a product with the mask after them: padding may hold anything, even NaN.
-    from_shift = jnp.where(valid, x.astype(jnp.float32) - shift, 0.0)
-    mean, square = _sums(from_shift, jnp.square(from_shift)) / jnp.maximum(n, 1.0)
+
+    def terms(x: jax.Array, valid: jax.Array, shift: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # `where` before the squares, not a product with the mask after them: padding may hold anything, even NaN.
+        from_shift = jnp.where(valid, x.astype(jnp.float32) - shift, 0.0)
+        return from_shift, jnp.square(from_shift)
+
+    mean, square = channel_sums(terms, x, valid, shift) / jnp.maximum(n, 1.0)
     return Moments(mean, jnp.maximum(square - jnp.square(mean), 0.0), n)
-
-
-def _sums(*terms: jax.Array) -> jax.Array:
-    """Of arrays [b, ..., c] of one shape the sums over all axes but the last, float32 [terms, c].
-
-    In two steps that all terms share: over so many positions as a GPU adds up in one kernel, then over what is left,
-    which is small enough to be stacked. Left to itself, XLA ends with a kernel for each term.
-    """
-    number, *sides, channels = terms[0].shape
-    rows = max(math.prod(sides), 1)
-    parts = next(parts for parts in range(math.ceil(rows / AT_ONCE), rows + 1) if rows % parts == 0)
-    shape = (number, parts, math.prod(sides) // parts, channels)
-    partial = [jnp.sum(term.reshape(shape), 2) for term in terms]
-    return jnp.sum(jnp.stack(partial), (1, 2))
 
 
 def _valid(x: jax.Array, mask: jax.Array | None) -> jax.Array:
@@ -150,7 +139,12 @@ def _centred(x: jax.Array, shift: jax.Array, mean: jax.Array) -> jax.Array:
 def _backward(epsilon: float, dtype: Any, kept: Any, cotangents: tuple[jax.Array, Moments]) -> tuple[Any, ...]:
     x, scale, mask, shift, mean, inverse, n = kept
     at_y, centred = cotangents[0].astype(jnp.float32), _centred(x, shift, mean)
-    at_bias, at_scale = _sums(at_y, at_y * centred)
+
+    def terms(at_y: jax.Array, x: jax.Array, shift: jax.Array, mean: jax.Array) -> tuple[jax.Array, jax.Array]:
+        at_y = at_y.astype(jnp.float32)
+        return at_y, at_y * _centred(x, shift, mean)
+
+    at_bias, at_scale = channel_sums(terms, cotangents[0], x, shift, mean)
     at_scale = at_scale * inverse
     # Through mean and variance: what every valid position has a share of.
     divisor = jnp.maximum(n, 1.0)

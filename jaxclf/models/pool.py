@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.models.conv import shifted
+from jaxclf.models.conv import shifted, spread
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
@@ -45,13 +45,10 @@ def _max_pool_backward(
     total = None
     for number in range(size * size):
         won = jnp.where(winner == number, gradient, 0.0)
-        edges = [(0, 0, 0), (0, 0, 0)]
-        for axis, offset in enumerate(divmod(number, size)):
-            side, windows = empty.shape[axis], gradient.shape[axis + 1]
-            before, last = offset - padding, offset - padding + (windows - 1) * stride
-            edges.insert(axis + 1, (before, side - 1 - last, stride - 1))
-        spread = jax.lax.pad(won, jnp.zeros((), gradient.dtype), edges)
-        total = spread if total is None else total + spread
+        sides = zip(divmod(number, size), gradient.shape[1:3], empty.shape[:2], strict=True)
+        edges = [spread(offset, (padding, padding), stride, windows, side) for offset, windows, side in sides]
+        back = jax.lax.pad(won, jnp.zeros((), gradient.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+        total = back if total is None else total + back
     assert total is not None  # a window has at least one position
     return (total,)
 

@@ -104,7 +104,9 @@ def make_train_step(
         found = differentiate(weighted_loss, trainable, fixed, state.batch_stats, examples, dropout_key)
         found = found._replace(gradients=_laid_out(found.gradients))
         weight = jnp.where(found.weight > 0.0, found.weight, 1.0)
-        gradients = jax.tree.map(lambda leaf: leaf / weight, found.gradients)
+        # Not a division by leaf: XLA would not repeat it for parameters and momentum, but write it out between them.
+        share = 1.0 / weight
+        gradients = jax.tree.map(lambda leaf: leaf * share, found.gradients)
         mean_loss = found.total / weight
         updates, opt_state = optimizer.update(gradients, state.opt_state, trainable, **told)
         proposed = (optax.apply_updates(trainable, updates), found.batch_stats, opt_state)
@@ -288,10 +290,22 @@ def _laid_out(gradients: Tree) -> Tree:
 def _representable(tree: Any) -> jax.Array:
     """Whether all numbers and their squares are finite: with such gradients an optimizer's state stays finite as well.
 
-    All leaves in one reduction, since one for each would be hundreds of kernels on a GPU.
+    A GPU takes all leaves in one reduction, since one for each would be hundreds of kernels; to a CPU the copy that
+    this needs is dearer than they are.
     """
-    flat = jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)])
-    return jnp.isfinite(jnp.square(jnp.max(jnp.abs(flat))))
+    largest = jax.lax.platform_dependent(*jax.tree.leaves(tree), cpu=_largest_by_leaf, default=_largest_at_once)
+    return jnp.isfinite(jnp.square(largest))
+
+
+def _largest_at_once(*leaves: jax.Array) -> jax.Array:
+    return jnp.max(jnp.abs(jnp.concatenate([leaf.ravel() for leaf in leaves])))
+
+
+def _largest_by_leaf(*leaves: jax.Array) -> jax.Array:
+    # Without the barriers XLA computes it anew within the update of every leaf, and compiles three times as long.
+    found = jax.lax.optimization_barrier(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in leaves]))
+    largest: jax.Array = jax.lax.optimization_barrier(jnp.max(found))
+    return largest
 
 
 def _correct(logits: jax.Array, labels: jax.Array, settings: Settings) -> jax.Array:

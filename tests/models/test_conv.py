@@ -27,8 +27,8 @@ def products(x, kernel, *rest):
     return str(jax.make_jaxpr(lambda x, k: ours(x, k, *rest))(x, kernel)).count("dot_general")
 
 
-@settings(max_examples=10, deadline=None)
-@given(st.integers(1, 6), st.integers(1, 6), st.sampled_from([1, 3]), st.integers(1, 2), st.sampled_from([1, 2]))
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3]), st.integers(1, 2), st.sampled_from([1, 2]))
 def test_values_and_gradients_are_the_convolutions(height, width, size, stride, groups):
     """H differs from W, so that swapped axes show."""
     x = jnp.asarray(GENERATOR.normal(size=(2, height, width, 4)), jnp.float32)
@@ -50,6 +50,41 @@ def test_small_maps_are_products():
     assert products(small, kernel, (1, 1), same) == 1
     assert products(large, kernel, (1, 1), same) == 0
     assert products(small, jnp.ones((3, 3, 1, 2)), (1, 1), same, 2) == 0
+
+
+@pytest.mark.parametrize(("size", "stride", "dots"), [(1, 1, 2), (1, 2, 2), (3, 2, 18), (3, 1, 0), (7, 2, 0)])
+def test_gradients_are_products_where_a_cpu_gains_by_them_and_nowhere_else(size, stride, dots):
+    x, kernel = jnp.ones((2, 20, 18, 4)), jnp.ones((size, size, 4, 6))
+    rest = ((stride, stride), ((size // 2, size // 2),) * 2)
+    gradient = jax.jit(jax.grad(lambda x, k: jnp.sin(ours(x, k, *rest)).sum(), argnums=(0, 1))).trace(x, kernel)
+    texts = {name: gradient.lower(lowering_platforms=(name,)).as_text() for name in ("cpu", "cuda", "tpu")}
+    assert [texts[name].count("stablehlo.dot_general") for name in texts] == [dots, 0, 0]
+    assert [texts[name].count("stablehlo.convolution") for name in texts] == [1 if dots else 3, 3, 3]
+
+
+def test_a_gradient_that_nobody_wants_is_not_computed():
+    x, kernel = jnp.ones((2, 20, 18, 4)), jnp.ones((1, 1, 4, 6))
+    rest = ((1, 1), ((0, 0), (0, 0)))
+
+    def loss(x, k):
+        return jnp.sin(ours(x, k, *rest)).sum()
+
+    flops = [
+        jax.jit(jax.grad(loss, argnums)).lower(x, kernel).compile().cost_analysis()["flops"] for argnums in (1, (0, 1))
+    ]
+    assert flops[1] - flops[0] >= 2 * 2 * 20 * 18 * 4 * 6  # one product
+
+
+def test_bfloat16_gradients_are_added_up_in_float32():
+    x = jnp.asarray(GENERATOR.normal(size=(4, 12, 12, 16)), jnp.bfloat16)
+    kernel = jnp.asarray(GENERATOR.normal(size=(3, 3, 16, 24)), jnp.bfloat16)
+    rest = ((2, 2), ((1, 1), (1, 1)))
+    loss = [lambda x, k, f=f: (f(x, k, *rest).astype(jnp.float32) ** 2).sum() for f in (ours, plain)]
+    found = jax.grad(loss[0], argnums=(0, 1))(x, kernel)
+    exact = jax.grad(loss[1], argnums=(0, 1))(x.astype(jnp.float32), kernel.astype(jnp.float32))
+    for a, b in zip(found, exact, strict=True):
+        assert a.dtype == jnp.bfloat16
+        np.testing.assert_allclose(a.astype(jnp.float32), b, atol=2.0**-6 * float(jnp.abs(b).max()))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 5), (7, 4), (12, 9)])
