@@ -7,6 +7,7 @@ in float32 or under autocast to bfloat16, in channels_last, eager or with `torch
 then compiles the backward pass too), which is compared for the full network only, as that takes torch long on CPU:
 `--only eager` leaves it out.
 
+On a CPU malloc keeps what a step frees, as the command line has it, for both sides: torch gains by that too.
 jaxclf's step is compiled apart; torch's first turn holds whatever it compiles. Both go without caches on disk.
 JAX's "default" matmul precision is TF32 on GPUs that have it, which torch is allowed too.
 To compare: pip install torch torchvision, beside jaxclf.
@@ -25,6 +26,7 @@ import numpy as np
 from harness import Run, import_torch, pictures
 from steps import NUM_CLASSES, PARTS, RATE, SETTINGS, step_run
 
+from jaxclf._memory import keep_freed_memory
 from jaxclf.config import Preprocess, frozen_prefix
 
 SMOKE = {"arch": "resnet18", "part": "head", "image_size": 32, "batch_size": 2}
@@ -38,6 +40,10 @@ class Case:
     torch: str = "eager"
     batch_size: int = 32
     image_size: int = 96
+
+
+def prepare() -> None:
+    keep_freed_memory()
 
 
 def cases() -> list[Case]:
