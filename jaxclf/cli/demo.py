@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxclf.cli import STARTED
 from jaxclf.cli.arguments import command
 from jaxclf.config import Recipe, Settings
 
@@ -53,7 +54,7 @@ class Demo:
         with terminal.task("drawing", NUM_TRAIN + NUM_VALID) as progress:
             write_drawings(data, num_train=NUM_TRAIN, num_valid=NUM_VALID, seed=self.seed, on_progress=progress)
         terminal.note(f"drawings of cats and dogs: {data}")
-        summary = run_recipe(data, run, demo_recipe(self.seed), overwrite=True, observer=terminal)
+        summary = run_recipe(data, run, demo_recipe(self.seed), overwrite=True, observer=terminal, started=STARTED)
         with np.load(run / PREDICTIONS, allow_pickle=False) as saved:
             predictions = Predictions(saved["logits"], saved["labels"], saved["index"])
         terminal.show_summary(summary)

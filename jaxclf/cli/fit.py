@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from jaxclf.cli import STARTED
 from jaxclf.cli.arguments import DataArgument, SettingsFlags, UsageError, check_arch, command, wrong_usage
 from jaxclf.config import Recipe, Settings
 
@@ -163,6 +164,7 @@ class Fit:
                 num_devices=self.devices,
                 stop=stop,
                 observer=observer,
+                started=STARTED,
             )
             if not isinstance(observer, Terminal):
                 return 0

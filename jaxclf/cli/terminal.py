@@ -273,6 +273,8 @@ def describe_figures(summary: dict[str, Any]) -> list[str]:
     # Labels of one picture are not independent: no simple standard error.
     spread = f"F2 {summary['f_beta']:.4f}" if "f_beta" in summary else ""
     end = f"on {summary['num_valid']} validation pictures, in {summary['seconds']:.0f} s"
+    if summary.get("seconds_to_first_step") is not None:
+        end += f" (the first step after {summary['seconds_to_first_step']:.0f} s)"
     plain, views = figures(summary, spread), final_with_views(summary)
     if views is None:
         return [f"{plain} {end}"]

@@ -58,6 +58,7 @@ def run_phase(context: RunContext, run: RunState, variables: Tree, checkpoint: P
     with context.saving():  # from here until the phase is saved, a signal waits
         with context.observer.phase(phase, number, len(run.recipe.phases)) as show:
             for event in train(program, start, train_loader, valid_loader):
+                run.first_step(context.started)
                 show(event)
                 if is_writer():
                     append_metrics(context.folder, event.rows)
@@ -80,6 +81,7 @@ def _solve(context: RunContext, run: RunState, variables: Tree) -> Tree:
     with context.saving(), context.observer.phase(phase, number, len(run.recipe.phases)):
         features, cached = _activations(context, phase, variables, phase_pictures(context, phase))
         solved = solve_phase(context, phase, variables, features)
+        run.first_step(context.started)
         _judge(context, run, solved.variables, None, cached, {"solved": describe_solution(solved)})
         context.keeper.phase_end(run, number, 0, solved_state(phase, solved.variables))
         context.keeper.stop_if_asked(f"stopped after phase {phase.name!r}")

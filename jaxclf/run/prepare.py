@@ -226,6 +226,7 @@ class RunContext:
       keeper: writes the checkpoints.
       observer: told what happens.
       stop: signals that ask the run to end.
+      started: `time.perf_counter` when the run, or the program that it is all of, began.
       known: activations of the plain pictures by key, for whoever needs them again.
     """
 
@@ -239,6 +240,7 @@ class RunContext:
     keeper: Keeper
     observer: Observer
     stop: StopSignals | None
+    started: float
     known: dict[str, ActivationDataset] = dataclasses.field(default_factory=dict)
 
     def saving(self) -> contextlib.AbstractContextManager[None]:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,6 +41,7 @@ def run_recipe(
     num_devices: int | None = None,
     stop: StopSignals | None = None,
     observer: Observer | None = None,
+    started: float | None = None,
 ) -> dict[str, Any]:
     """Runs a recipe on a data set and writes the RUN folder.
 
@@ -58,6 +60,7 @@ def run_recipe(
       stop: entered signals; when one comes during training, the step is finished, a checkpoint written, and
         `Interrupted` raised.
       observer: told what happens.
+      started: `time.perf_counter()` from when on the summary's `seconds_to_first_step` count; None: from this call.
 
     Returns:
       What `summary.json` holds.
@@ -66,7 +69,7 @@ def run_recipe(
       ValueError: naming what is wrong with the input, and the way out; with `resume`, for a run that was begun with
         another recipe, data, classes or weights, listing the differences.
     """
-    observer = observer or Observer()
+    observer, started = observer or Observer(), time.perf_counter() if started is None else started
     if not recipe.phases:
         raise ValueError("the recipe has no phases: there is nothing to run")
     if not checkpoint_every >= 0:
@@ -109,6 +112,7 @@ def run_recipe(
         keeper=keeper,
         observer=observer,
         stop=stop,
+        started=started,
     )
     return _run(context, _begin(context, recipe, request, roster, resumed=begun is not None))
 

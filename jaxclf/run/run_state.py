@@ -20,6 +20,7 @@ class RunState:
       rates: the learning-rate tests, as in `lr_curves.json`.
       best: number of the ended phase whose result the run holds, from which the next one starts; None before the first.
       latest: that result's predictions for the validation pictures.
+      seconds_to_first_step: from the run's beginning until a step was taken or a head solved; None before.
       seconds, phase_seconds: spent on the run, and on this phase, before this process took over.
     """
 
@@ -30,6 +31,7 @@ class RunState:
     rates: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     best: int | None = None
     latest: Predictions | None = None
+    seconds_to_first_step: float | None = None
     seconds: float = 0.0
     phase_seconds: float = 0.0
 
@@ -66,6 +68,11 @@ class RunState:
         """A phase begins."""
         self._phase_started = time.perf_counter()
 
+    def first_step(self, started: float) -> None:
+        """A step has been taken, or a head solved, in a run that began at `started` of `time.perf_counter`."""
+        if self.seconds_to_first_step is None:
+            self.seconds_to_first_step = time.perf_counter() - started
+
     def total_seconds(self) -> float:
         """Spent on the run."""
         return self.seconds + time.perf_counter() - self._started
@@ -99,6 +106,7 @@ class RunState:
             "steps": list(self.steps),
             "cached": list(self.cached),
             "num_rates": len(self.rates),
+            "seconds_to_first_step": self.seconds_to_first_step,
             "seconds": self.total_seconds(),
             "phase_seconds": self.total_phase_seconds(),
         }
@@ -117,6 +125,7 @@ class RunState:
             cached=list(data["cached"]),
             rates=rates[: data["num_rates"]],
             latest=latest,
+            seconds_to_first_step=data.get("seconds_to_first_step"),
             seconds=data["seconds"],
             phase_seconds=data["phase_seconds"],
         )

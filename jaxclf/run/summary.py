@@ -80,6 +80,7 @@ def _figures(context: RunContext, run: RunState, selected: Selected, seconds: fl
         "num_train": len(splits.train) - len(context.bad["train"]),
         "num_valid": len(splits.valid) - len(context.bad["valid"]),
         "seconds": run.total_seconds(),
+        "seconds_to_first_step": run.seconds_to_first_step,
         "steps": steps,
         "tta": tta,
         **_judge_test(context, selected.variables),

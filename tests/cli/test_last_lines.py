@@ -31,6 +31,11 @@ def test_otherwise_and_of_older_runs_there_is_one_line(final):
     ]
 
 
+def test_the_wait_for_the_first_step_is_told():
+    line = describe_figures({**PLAIN, "seconds_to_first_step": 11.6})[0]
+    assert line.endswith("in 47 s (the first step after 12 s)")
+
+
 def shown(summary) -> str:
     seen = io.StringIO()
     Terminal(Console(file=seen, highlight=False, soft_wrap=True, width=140)).show_summary(summary)

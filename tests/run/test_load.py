@@ -52,6 +52,7 @@ def test_the_run_folder_is_complete(scratch_run, photos):
     assert summary["best"] == "from scratch"
     assert summary["final"] == {"name": "from scratch", "loss": summary["loss"], "accuracy": summary["accuracy"]}
     assert 0 < summary["steps"][0]["seconds"] <= summary["seconds"]
+    assert summary["seconds_to_first_step"] > 0
     assert summary["accuracy"] >= 0.9, "red and green are easy"
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     kinds = ["step", "epoch"] * 3  # four steps an epoch; logged are the tenth and the last of each
