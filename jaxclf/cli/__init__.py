@@ -3,14 +3,12 @@
 import importlib.metadata
 import platform
 import sys
-import time
 from collections.abc import Sequence
 
+from jaxclf.cli import clock as clock  # first, to begin with the program
 from jaxclf.run import processes as distributed
 from jaxclf.run.observer import Interrupted, StopSignals
 
-#: When the program began, in seconds of `time.perf_counter`.
-STARTED = time.perf_counter()
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 DESCRIPTION = (

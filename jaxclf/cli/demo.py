@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxclf.cli import STARTED
 from jaxclf.cli.arguments import command
+from jaxclf.cli.clock import STARTED
 from jaxclf.config import Recipe, Settings
 
 NUM_TRAIN, NUM_VALID = 1000, 200

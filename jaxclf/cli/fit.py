@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from jaxclf.cli import STARTED
 from jaxclf.cli.arguments import DataArgument, SettingsFlags, UsageError, check_arch, command, wrong_usage
+from jaxclf.cli.clock import STARTED
 from jaxclf.config import Recipe, Settings
 
 

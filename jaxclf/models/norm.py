@@ -34,9 +34,10 @@ def masked_moments(x: jax.Array, mask: jax.Array | None = None, shift: jax.Array
     With V the valid positions (the examples whose mask is not zero, times all spatial positions), n = |V| and
     d = x - shift: mean = shift + sum_V d / n, variance = sum_V d^2 / n - (sum_V d / n)^2, which for every shift is
     sum_V (x - mean)^2 / n. How many digits are left depends on the shift: the variance's relative error is at most
-    about 16 (1 + ((mean - shift) / deviation)^2) 2^-24. So a shift within three deviations of the mean costs one digit
-    of six, one that is a hundred off costs four. An empty V gives mean `shift` and variance 0, never NaN. Under jit
-    with a sharded batch the sums run over the global batch; no axis name is needed.
+    about 16 (1 + ((mean - shift) / deviation)^2) 2^-24, the mean's error 16 max(|mean - shift|, deviation) 2^-24. So a
+    shift within three deviations of the mean costs one digit of six, one that is a hundred off costs four. An empty V
+    gives mean `shift` and variance 0, never NaN. Under jit with a sharded batch the sums run over the global batch; no
+    axis name is needed.
 
     Args:
       x: [b, ..., c], any float dtype.

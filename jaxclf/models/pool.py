@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.models.conv import shifted, spread
+from jaxclf.models.windows import shifted, spread
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))

@@ -65,9 +65,10 @@ def _folded(terms: Terms, *arrays: jax.Array) -> jax.Array:
 def _fold(terms: Terms, axis: int, most: int, arrays: Sequence[jax.Array]) -> Sequence[jax.Array]:
     """The terms of every band of an axis, added up; there are as many bands as divide it, `most` at most."""
     ndim = max(array.ndim for array in arrays)
-    side = max(array.shape[axis] for array in arrays if array.ndim == ndim) if axis < ndim - 1 else 0
-    if side == 0:  # no such axis, or nothing on it
+    sides = {array.shape[axis] for array in arrays if array.ndim == ndim} if axis < ndim - 1 else {0}
+    if 0 in sides:  # no such axis, or nothing on it
         return terms(*arrays)
+    side = max(sides)
     bands = next(bands for bands in range(most, 0, -1) if side % bands == 0)
     width = side // bands
 

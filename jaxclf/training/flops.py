@@ -14,7 +14,8 @@ def count_flops(jaxpr: ClosedJaxpr | Jaxpr) -> int:
     """FLOPs of the convolutions and matrix products of a trace, two per multiply-add.
 
     A convolution of an input that was spread by zeros (the gradient of one with a stride) counts without the zeros.
-    Of the branches of a `cond` the dearest counts; a `scan` counts as often as it runs, a `while` once.
+    Of the branches of a `cond` the dearest counts, of those for platforms the one for any that is not named; a `scan`
+    counts as often as it runs, a `while` once.
 
     >>> import jax
     >>> x, kernel = jax.ShapeDtypeStruct((3, 5), "float32"), jax.ShapeDtypeStruct((5, 7), "float32")
@@ -52,8 +53,14 @@ def _open(jaxpr: ClosedJaxpr | Jaxpr) -> Jaxpr:
 
 
 def _parts(equation: JaxprEqn) -> Iterator[Jaxpr]:
-    """The traces within an equation: of a jitted function, a loop's body, branches."""
-    for value in equation.params.values():
+    """The traces within an equation: of a jitted function, a loop's body, branches.
+
+    Of branches for platforms (`lax.platform_dependent`) only that for any other: counted are accelerators' costs.
+    """
+    params = equation.params
+    if platforms := params.get("branches_platforms"):
+        params = {"branches": [params["branches"][platforms.index(None)]]}
+    for value in params.values():
         for part in value if isinstance(value, tuple | list) else (value,):
             if isinstance(part, ClosedJaxpr | Jaxpr):
                 yield _open(part)

@@ -15,7 +15,7 @@ import jaxclf
 from jaxclf.data import devices as mesh
 
 #: Measured: 1.5e-6 in 50 losses, 6e-7 in the variables after them, 9e-6 in SGD's momentum.
-TOLERANCE = 2e-5
+TOLERANCE = 5e-5
 
 
 @pytest.fixture(scope="module")

@@ -31,10 +31,11 @@ def test_a_convolution_and_its_gradients_are_equally_dear(kernel, stride, groups
     assert count_flops(jax.make_jaxpr(both)(x, weights)) == 3 * by_hand
 
 
-def test_loops_count_each_turn_and_branches_the_dearest():
+def test_loops_count_each_turn_branches_the_dearest_and_platforms_the_default():
     x = ShapeDtypeStruct((4, 4), jnp.float32)
     scanned = jax.make_jaxpr(lambda x: lax.scan(lambda c, _: (c @ c, None), x, length=7)[0])(x)
     branches = jax.make_jaxpr(lambda x: lax.cond(x[0, 0] > 0, lambda x: x @ x @ x, lambda x: x @ x, x))(x)
-    platforms = jax.make_jaxpr(lambda x: lax.platform_dependent(x, cpu=lambda x: x @ x, default=lambda x: x + x))(x)
+    forms = {"cpu": lambda x: x @ x @ x, "default": lambda x: x @ x}
+    platforms = jax.make_jaxpr(lambda x: lax.platform_dependent(x, **forms))(x)
     counts = [count_flops(jaxpr) for jaxpr in (scanned, branches, platforms)]
     assert counts == [7 * 128, 2 * 128, 128]
