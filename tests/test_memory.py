@@ -28,11 +28,11 @@ def run(**variables: str) -> tuple[str, int]:
     return kept, int(faults)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc is not glibc's here")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc can be told so")
 def test_what_is_freed_is_used_again() -> None:
     kept, faults = run()
     assert kept == "True"
-    assert faults < 100  # 64 MB from the system are 16,384 pages, or 32 large ones
+    assert faults < 20  # three times 64 MB from the system are 49,152 pages, or 96 large ones
 
 
 def test_who_has_told_malloc_something_is_obeyed() -> None:

@@ -42,7 +42,7 @@ def _max_pool_backward(
 ) -> tuple[jax.Array]:
     """Each position of the windows gets back what it won, spread out to where the windows saw it.
 
-    In float32 throughout, also as a CPU takes ten times as long to spread bfloat16.
+    In float32 throughout, also as a CPU takes more than twice as long to spread bfloat16.
     """
     winner, empty = kept
     dtype, gradient, total = gradient.dtype, gradient.astype(jnp.float32), None

@@ -108,8 +108,8 @@ def _backward(
         at_x = lax.platform_dependent(kernel, gradient, cpu=functools.partial(_to_x, window), default=to_x)
     if x is not None:
         to_kernel = functools.partial(_transposed_to_kernel, window)
-        by_products = functools.partial(_to_kernel, window) if window.kernel_gains else to_kernel
-        at_kernel = lax.platform_dependent(x, gradient, cpu=by_products, default=to_kernel)
+        forms = {"cpu": functools.partial(_to_kernel, window)} if window.kernel_gains else {}
+        at_kernel = lax.platform_dependent(x, gradient, default=to_kernel, **forms)
     return at_x, at_kernel
 
 
